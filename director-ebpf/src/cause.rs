@@ -1,0 +1,91 @@
+//! Why a packet was not steered, and what becomes of it.
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $name:ident = $label:literal => $action:ident,)*) => {
+        /// Why a packet was not steered. Each is a counter in `CAUSES`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Cause {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Cause {
+            /// All of them, in the order of their counters.
+            pub const ALL: &'static [Cause] = &[$(Cause::$name,)*];
+
+            /// Name of the cause in metrics and reports.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Cause::$name => $label,)*
+                }
+            }
+
+            /// What becomes of a packet with this cause.
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self {
+                    $(Cause::$name => Action::$action,)*
+                }
+            }
+        }
+    };
+}
+
+/// What becomes of a packet that is not steered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// To the host's own stack, untouched.
+    Pass,
+    Drop,
+}
+
+causes! {
+    /// Neither IPv4 nor IPv6. Not counted: it is nearly free to pass.
+    NotIp = "not_ip" => Pass,
+    /// No service of ours. Not counted: it is nearly free to pass.
+    NotOurs = "not_ours" => Pass,
+    /// The frame ends within a header that it announces.
+    Truncated = "truncated" => Pass,
+    /// A header that contradicts itself (version, lengths).
+    Malformed = "malformed" => Pass,
+    /// A fragment to a VIP: ports are not in every fragment.
+    Fragment = "fragment" => Drop,
+    /// An IPv6 extension header to a VIP.
+    ExtensionHeader = "extension_header" => Drop,
+    /// The service has no table, or an empty slot.
+    NoEndpoint = "no_endpoint" => Drop,
+    /// The hop limit is used up (`nat` mode, which forwards as a router does).
+    HopLimit = "hop_limit" => Drop,
+    /// Would not fit the next hop's interface after encapsulation.
+    TooBig = "too_big" => Drop,
+    /// The driver has no room for an outer header.
+    NoHeadroom = "no_headroom" => Drop,
+    /// No next hop known, and the kernel has no route either.
+    NoRoute = "no_route" => Drop,
+    /// The kernel does not know the next hop's link address yet.
+    NoNeighbour = "no_neighbour" => Drop,
+    /// No free NAT port was found for a new flow.
+    NatPortsExhausted = "nat_ports_exhausted" => Drop,
+    /// A packet to a NAT address that belongs to no flow.
+    NatNoFlow = "nat_no_flow" => Drop,
+    /// The flow could not be recorded; it was steered by the table.
+    FlowNotRecorded = "flow_not_recorded" => Pass,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_follow_the_declaration() {
+        for (index, cause) in Cause::ALL.iter().enumerate() {
+            assert_eq!(*cause as usize, index);
+        }
+    }
+
+    #[test]
+    fn labels_differ() {
+        let labels: std::collections::HashSet<_> = Cause::ALL.iter().map(|c| c.label()).collect();
+        assert_eq!(labels.len(), Cause::ALL.len());
+    }
+}

@@ -1,0 +1,13 @@
+//! The kernel half of director, as far as it can also run elsewhere.
+//!
+//! [`abi`] defines the BPF map keys and values that both halves share.
+//! [`parse`], [`steer`] and [`rewrite`] are the packet path without its
+//! kernel calls: the XDP programs (`src/bpf`) run them on frames and BPF maps,
+//! the daemon's `explain` on maps read from user space, tests on slices.
+#![cfg_attr(not(test), no_std)]
+
+pub mod abi;
+pub mod cause;
+pub mod parse;
+pub mod rewrite;
+pub mod steer;
