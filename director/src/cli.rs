@@ -1,0 +1,306 @@
+//! The commands of `director`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    api::{DrainReport, DrainRequest, ExplainReport, StatusReport},
+    client,
+    config::{self, Attach, Loaded},
+    daemon::Daemon,
+    datapath::{self, Decap, Object, Pins},
+    net, render,
+};
+
+const SOCKET: &str = "/run/director/director.sock";
+const DECAP_PINS: &str = "/sys/fs/bpf/director-decap";
+
+/// Exit code for a wrong configuration or usage.
+const USAGE: u8 = 2;
+
+/// Steers traffic for services that live on several sites.
+#[derive(Debug, Parser)]
+#[command(name = "director", version, about, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 success, 1 the system failed, 2 wrong usage or configuration.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon: steer, probe, and keep the kernel's tables true.
+    ///
+    /// SIGHUP reads the configuration again. SIGTERM ends the daemon and leaves
+    /// steering in place; the next start adopts it without moving a flow.
+    Run {
+        /// Configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration: every problem with line and key.
+    Check {
+        /// Configuration file.
+        #[arg(value_name = "FILE", required_unless_present = "config")]
+        file: Option<PathBuf>,
+        /// The same, as an option.
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        config: Option<PathBuf>,
+    },
+    /// Show sites, services and endpoints of the running daemon.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Say which endpoint a flow goes to, and why.
+    Explain {
+        /// The client's address and port, such as 192.0.2.1:40000.
+        #[arg(value_name = "SRC:PORT")]
+        source: SocketAddr,
+        /// The service's, such as 203.0.113.10:80 or [2001:db8::10]:80.
+        #[arg(value_name = "VIP:PORT")]
+        destination: SocketAddr,
+        #[arg(long, value_enum, default_value_t = Proto::Tcp)]
+        proto: Proto,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Send no new flows to a site or an endpoint; flows it has stay.
+    Drain(DrainArgs),
+    /// End a drain.
+    Undrain(DrainArgs),
+    /// Take everything of director out of the kernel. Packets for VIPs then
+    /// pass to the host.
+    Unload {
+        /// Configuration file, which says where the state is pinned.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// On a site's server: take the outer header off packets from an edge.
+    Decap(DecapArgs),
+}
+
+#[derive(Debug, Args)]
+struct Socket {
+    /// Control socket of the daemon.
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Proto {
+    Tcp,
+    Udp,
+}
+
+/// How to attach an XDP program.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum How {
+    /// In the driver where it can, else in the network stack.
+    Auto,
+    Driver,
+    Generic,
+}
+
+#[derive(Debug, Args)]
+struct DrainArgs {
+    /// A site's name, or service/endpoint.
+    target: String,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+#[derive(Debug, Args)]
+struct DecapArgs {
+    /// Interface that packets from edges come in by.
+    #[arg(long)]
+    iface: String,
+    /// Outer destination to open packets of; may be given several times.
+    /// Without it: every address of the interface.
+    #[arg(long, value_name = "IP")]
+    address: Vec<IpAddr>,
+    #[arg(long, value_enum, default_value_t = How::Auto)]
+    attach: How,
+    /// Where to pin the program.
+    #[arg(long, value_name = "DIR", default_value = DECAP_PINS)]
+    pin_dir: PathBuf,
+    /// Take it off again.
+    #[arg(long)]
+    remove: bool,
+}
+
+/// Runs the command line and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime could not be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run { config } => {
+            let Some(loaded) = load(&config) else { return Ok(ExitCode::from(USAGE)) };
+            start_logging();
+            Daemon::start(loaded.config, config).await?.run().await?;
+        }
+        Command::Check { file, config } => {
+            let path = file.or(config).context("clap asks for one of the two")?;
+            let Some(loaded) = load(&path) else { return Ok(ExitCode::from(USAGE)) };
+            println!("{}", render::summary(&path, &loaded.config));
+        }
+        Command::Status { json, socket } => {
+            let report: StatusReport = client::get(&socket.socket, "/v1/status").await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                println!("{}", render::status(&report));
+            }
+        }
+        Command::Explain { source, destination, proto, json, socket } => {
+            let protocol = match proto {
+                Proto::Tcp => "tcp",
+                Proto::Udp => "udp",
+            };
+            let path = explain_path(source, destination, protocol);
+            let report: ExplainReport = client::get(&socket.socket, &path).await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                println!("{}", report.why);
+            }
+        }
+        Command::Drain(args) => drain(&args, "/v1/drain").await?,
+        Command::Undrain(args) => drain(&args, "/v1/undrain").await?,
+        Command::Unload { config } => {
+            let Some(loaded) = load(&config) else { return Ok(ExitCode::from(USAGE)) };
+            unload(&loaded).await?;
+        }
+        Command::Decap(args) => decap(args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Loads a configuration; tells of every problem and warning.
+fn load(path: &std::path::Path) -> Option<Loaded> {
+    match config::load(path) {
+        Ok(loaded) => {
+            let file = path.display().to_string();
+            for warning in &loaded.warnings {
+                eprintln!("warning: {}", warning.in_file(&file));
+            }
+            Some(loaded)
+        }
+        Err(errors) => {
+            eprintln!("{errors}");
+            None
+        }
+    }
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DIRECTOR_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+}
+
+/// Addresses go into a query as they are but for the brackets and colons.
+fn explain_path(source: SocketAddr, destination: SocketAddr, protocol: &str) -> String {
+    let escape =
+        |a: SocketAddr| a.to_string().replace('[', "%5B").replace(']', "%5D").replace(':', "%3A");
+    format!(
+        "/v1/explain?source={}&destination={}&protocol={protocol}",
+        escape(source),
+        escape(destination)
+    )
+}
+
+async fn drain(args: &DrainArgs, path: &str) -> Result<()> {
+    let body = DrainRequest { target: args.target.clone() };
+    let report: DrainReport = client::post(&args.socket.socket, path, &body).await?;
+    let state = if report.draining { "takes no new flows" } else { "takes new flows again" };
+    println!("{} {state}", report.target);
+    for note in &report.notes {
+        println!("note: {note}");
+    }
+    Ok(())
+}
+
+async fn unload(loaded: &Loaded) -> Result<()> {
+    let edge = &loaded.config.edge;
+    if client::get::<StatusReport>(&edge.socket, "/v1/status").await.is_ok() {
+        bail!(
+            "the daemon at {} still runs and would put everything back\n  help: stop it first",
+            edge.socket.display()
+        );
+    }
+    let removed = Pins::new(&edge.pin_dir).remove()?;
+    if removed.is_empty() {
+        println!("nothing is pinned under {}", edge.pin_dir.display());
+    } else {
+        println!("removed {} pins under {}", removed.len(), edge.pin_dir.display());
+    }
+    Ok(())
+}
+
+async fn decap(args: DecapArgs) -> Result<()> {
+    if args.remove {
+        let was_there = datapath::remove_decap(&args.pin_dir)?;
+        println!("{}", if was_there { "removed" } else { "nothing to remove" });
+        return Ok(());
+    }
+    let addresses = if args.address.is_empty() {
+        addresses_of(&args.iface).await?
+    } else {
+        args.address
+    };
+    let decap = Decap {
+        object: Object::embedded()?,
+        interface: args.iface,
+        attach: match args.attach {
+            How::Auto => Attach::Auto,
+            How::Driver => Attach::Driver,
+            How::Generic => Attach::Generic,
+        },
+        addresses,
+        pin_dir: args.pin_dir,
+    };
+    match datapath::start_decap(&decap)? {
+        datapath::Attached::New(mode) => println!("attached to {}, mode {mode}", decap.interface),
+        datapath::Attached::Kept => println!("replaced the program on {}", decap.interface),
+    }
+    Ok(())
+}
+
+async fn addresses_of(interface: &str) -> Result<Vec<IpAddr>> {
+    let links = net::links().await?;
+    let Some(link) = links.iter().find(|link| link.name == interface) else {
+        let names: Vec<&str> = links.iter().map(|link| &*link.name).collect();
+        bail!("there is no interface {interface}\n  help: this host has {}", names.join(", "));
+    };
+    let all = net::addresses().await?;
+    Ok(all.into_iter().filter(|(index, _)| *index == link.index).map(|(_, ip)| ip).collect())
+}

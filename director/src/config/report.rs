@@ -1,0 +1,249 @@
+//! Reading raw values, and gathering what is wrong with them.
+
+use super::{
+    field::{Field, Keys, Shape, Table, UnknownKey},
+    place::{Fault, Given, Key, Located, Place},
+    problem::{Lines, Problem},
+    words::closest,
+};
+
+/// Everything found wrong so far.
+#[derive(Debug)]
+pub(super) struct Report<'t> {
+    lines: Lines<'t>,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl<'t> Report<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self {
+            lines: Lines::new(text),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Errors and warnings, each in the order of the file.
+    pub(super) fn finish(mut self) -> (Vec<Problem>, Vec<Problem>) {
+        for problems in [&mut self.errors, &mut self.warnings] {
+            problems.sort_by_key(|problem| (problem.line, problem.column));
+        }
+        (self.errors, self.warnings)
+    }
+
+    pub(super) fn error(
+        &mut self,
+        place: &Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let problem = self.problem(place, message.into(), help.into());
+        self.errors.push(problem);
+    }
+
+    pub(super) fn warning(
+        &mut self,
+        place: &Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let problem = self.problem(place, message.into(), help.into());
+        self.warnings.push(problem);
+    }
+
+    fn problem(&self, place: &Place, message: String, help: String) -> Problem {
+        let (line, column) = self.lines.position(place.at);
+        Problem {
+            line,
+            column,
+            key: place.key.clone(),
+            place: place.label.clone(),
+            message,
+            help,
+        }
+    }
+
+    pub(super) fn line(&self, place: &Place) -> usize {
+        self.lines.position(place.at).0
+    }
+
+    /// Reports that a key is missing from the table at `place`.
+    pub(super) fn missing(&mut self, place: &Place, key: Key) {
+        self.error(
+            &place.key(key.name, place.at),
+            "is missing",
+            format!("add {} = {}", key.name, key.example),
+        );
+    }
+
+    /// Reads one key: its type, then its value.
+    pub(super) fn read<'f, T: Shape, U>(
+        &mut self,
+        table: &Place,
+        key: Key,
+        field: &'f Option<Field<T>>,
+        parse: impl FnOnce(&'f T) -> Result<U, Fault>,
+    ) -> Given<U> {
+        let Some(field) = field else {
+            return Given::Absent;
+        };
+        let place = table.key(key.name, field.span.start);
+        match self.value(place, key, field, parse) {
+            Some(located) => Given::Value(located),
+            None => Given::Refused,
+        }
+    }
+
+    /// The same for a key that must be there.
+    pub(super) fn require<'f, T: Shape, U>(
+        &mut self,
+        table: &Place,
+        key: Key,
+        field: &'f Option<Field<T>>,
+        parse: impl FnOnce(&'f T) -> Result<U, Fault>,
+    ) -> Option<Located<U>> {
+        match self.read(table, key, field, parse) {
+            Given::Absent => {
+                self.missing(table, key);
+                None
+            }
+            Given::Refused => None,
+            Given::Value(located) => Some(located),
+        }
+    }
+
+    /// Reads every item of a list, of which the wrong ones are left out.
+    pub(super) fn items<U>(
+        &mut self,
+        list: &Located<&Vec<Field<String>>>,
+        key: Key,
+        parse: impl Fn(&str) -> Result<U, Fault>,
+    ) -> Vec<Located<U>> {
+        let items = list.value.iter().enumerate();
+        items
+            .filter_map(|(index, field)| {
+                let place = list.place.index(index, field.span.start);
+                self.value(place, key, field, |text| parse(text))
+            })
+            .collect()
+    }
+
+    fn value<'f, T: Shape, U>(
+        &mut self,
+        place: Place,
+        key: Key,
+        field: &'f Field<T>,
+        parse: impl FnOnce(&'f T) -> Result<U, Fault>,
+    ) -> Option<Located<U>> {
+        let parsed = match &field.value {
+            Ok(value) => parse(value),
+            Err(found) => Err(Fault::new(format!("must be {}, not {found}", T::EXPECTED))),
+        };
+        match parsed {
+            Ok(value) => Some(Located { value, place }),
+            Err(Fault { message, help }) => {
+                let help =
+                    help.unwrap_or_else(|| format!("for example: {} = {}", key.name, key.example));
+                self.error(&place, message, help);
+                None
+            }
+        }
+    }
+
+    /// Reads a table, and reports its unknown keys.
+    pub(super) fn table<'f, T>(
+        &mut self,
+        parent: &Place,
+        name: &'static str,
+        field: &'f Option<Table<T>>,
+    ) -> Given<&'f T>
+    where
+        Keys<T>: Shape,
+    {
+        let Some(field) = field else {
+            return Given::Absent;
+        };
+        let place = parent.key(name, field.span.start);
+        match self.keys(&place, field, || {
+            format!(
+                "write its keys under a header of their own, [{}]",
+                place.header()
+            )
+        }) {
+            Some(value) => Given::Value(Located { value, place }),
+            None => Given::Refused,
+        }
+    }
+
+    /// Reads a list of tables; `None` when it is not one. The items that are no
+    /// tables are left out.
+    pub(super) fn tables<'f, T>(
+        &mut self,
+        parent: &Place,
+        name: &'static str,
+        field: &'f Option<Field<Vec<Table<T>>>>,
+        name_of: impl Fn(&T) -> Option<&Field<String>>,
+    ) -> Option<Vec<Located<&'f T>>>
+    where
+        Keys<T>: Shape,
+    {
+        let Some(field) = field else {
+            return Some(Vec::new());
+        };
+        let place = parent.key(name, field.span.start);
+        let help = || {
+            let header = place.header();
+            format!("begin each one with a header in double brackets, [[{header}]]")
+        };
+        let tables = match &field.value {
+            Ok(tables) => tables,
+            Err(found) => {
+                let message = format!("must be a list of tables, not {found}");
+                self.error(&place, message, help());
+                return None;
+            }
+        };
+        let located = tables.iter().enumerate().filter_map(|(index, table)| {
+            let keys = table.value.as_ref().ok();
+            let name_of = keys.and_then(|keys| name_of(&keys.known)?.value.as_deref().ok());
+            let item = parent.item(name, index, name_of, table.span.start);
+            let value = self.keys(&item, table, help)?;
+            Some(Located { value, place: item })
+        });
+        Some(located.collect())
+    }
+
+    fn keys<'f, T>(
+        &mut self,
+        place: &Place,
+        table: &'f Table<T>,
+        help: impl FnOnce() -> String,
+    ) -> Option<&'f T>
+    where
+        Keys<T>: Shape,
+    {
+        match &table.value {
+            Ok(keys) => {
+                self.unknown_keys(place, &keys.unknown);
+                Some(&keys.known)
+            }
+            Err(found) => {
+                let expected = Keys::<T>::EXPECTED;
+                self.error(place, format!("must be {expected}, not {found}"), help());
+                None
+            }
+        }
+    }
+
+    pub(super) fn unknown_keys(&mut self, place: &Place, keys: &[UnknownKey]) {
+        for unknown in keys {
+            let help = match closest(&unknown.name, unknown.candidates.iter().copied()) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("the keys here are {}", unknown.candidates.join(", ")),
+            };
+            let place = place.key(&unknown.name, unknown.at);
+            self.error(&place, "is an unknown key", help);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The control socket and the metrics port: HTTP in, requests to the daemon out.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::{DrainReport, DrainRequest, ErrorReport, ExplainReport, ExplainRequest, StatusReport};
+
+/// Longest that an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Most bytes of a request's body.
+const BODY_LIMIT: usize = 4096;
+
+/// Something that the daemon is asked for, and where the answer goes.
+pub enum Request {
+    Status(oneshot::Sender<StatusReport>),
+    Explain(ExplainRequest, oneshot::Sender<Result<ExplainReport, String>>),
+    Drain { target: String, on: bool, answer: oneshot::Sender<Result<DrainReport, String>> },
+    /// Metrics in the OpenMetrics text format.
+    Metrics(oneshot::Sender<String>),
+}
+
+type Requests = mpsc::Sender<Request>;
+
+/// Serves the control socket at `path` until the process ends. Only the user
+/// that this process runs as may use it.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn serve_socket(path: &Path, requests: Requests) -> Result<()> {
+    if let Err(error) = fs::remove_file(path) {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Err(error).with_context(|| format!("removing {}", path.display()));
+        }
+    }
+    // Made without rights for others from the start, not for a moment with.
+    let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let listener = tokio::net::UnixListener::bind(path);
+    nix::sys::stat::umask(mask);
+    let listener = listener.with_context(|| format!("listening on {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/explain", get(explain))
+        .route("/v1/drain", post(drain))
+        .route("/v1/undrain", post(undrain))
+        .route("/metrics", get(metrics))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(requests);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!("the control socket ended: {error}");
+        }
+    });
+    Ok(())
+}
+
+/// Serves `/metrics` at a loopback address until the process ends.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn serve_metrics(address: std::net::SocketAddr, requests: Requests) -> Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+        format!("listening on {address} for metrics\n  help: edge.metrics names another address")
+    })?;
+    let router = Router::new().route("/metrics", get(metrics)).with_state(requests);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!("the metrics port ended: {error}");
+        }
+    });
+    Ok(())
+}
+
+/// Asks the daemon and waits for its answer.
+async fn ask<T>(
+    requests: &Requests,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Response> {
+    let (answer, receiver) = oneshot::channel();
+    let asked = async {
+        requests.send(request(answer)).await.ok()?;
+        receiver.await.ok()
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")),
+        Err(_) => Err(problem(StatusCode::GATEWAY_TIMEOUT, "the daemon did not answer in time")),
+    }
+}
+
+fn problem(status: StatusCode, error: impl Into<String>) -> Response {
+    (status, Json(ErrorReport { error: error.into() })).into_response()
+}
+
+fn outcome<T: serde::Serialize>(answer: Result<Result<T, String>, Response>) -> Response {
+    match answer {
+        Ok(Ok(report)) => Json(report).into_response(),
+        Ok(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, error),
+        Err(response) => response,
+    }
+}
+
+async fn status(State(requests): State<Requests>) -> Response {
+    match ask(&requests, Request::Status).await {
+        Ok(report) => Json(report).into_response(),
+        Err(response) => response,
+    }
+}
+
+async fn explain(
+    State(requests): State<Requests>,
+    Query(query): Query<ExplainRequest>,
+) -> Response {
+    outcome(ask(&requests, |answer| Request::Explain(query, answer)).await)
+}
+
+async fn drain(State(requests): State<Requests>, Json(body): Json<DrainRequest>) -> Response {
+    set_drain(&requests, body.target, true).await
+}
+
+async fn undrain(State(requests): State<Requests>, Json(body): Json<DrainRequest>) -> Response {
+    set_drain(&requests, body.target, false).await
+}
+
+async fn set_drain(requests: &Requests, target: String, on: bool) -> Response {
+    outcome(ask(requests, |answer| Request::Drain { target, on, answer }).await)
+}
+
+async fn metrics(State(requests): State<Requests>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match ask(&requests, Request::Metrics).await {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(response) => response,
+    }
+}

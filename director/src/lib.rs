@@ -1,0 +1,16 @@
+//! director: a traffic director and edge proxy for services on several sites.
+//!
+//! The library is what the `director` program is made of; benchmarks and tests
+//! use it too. See ARCHITECTURE.md for the rooms and who may enter which.
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod datapath;
+pub mod metrics;
+pub mod net;
+pub mod probes;
+pub mod render;

@@ -1,0 +1,170 @@
+//! An edge whose program runs on frames that tests make.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use director::{
+    config::{Limits, NatSources, TunnelSources},
+    datapath::{Counters, Datapath, Hop, Object, Options, Uses},
+};
+use director_core::{
+    EndpointState, HealthPolicy, Mode, PlannedEndpoint, ProbeSpec, Protocol, ServicePlan,
+    model::{self, Service},
+};
+
+pub const DROP: u32 = 1;
+pub const PASS: u32 = 2;
+pub const TX: u32 = 3;
+pub const REDIRECT: u32 = 4;
+
+pub const TABLE_SIZE: usize = 251;
+/// `BPF_PROG_TEST_RUN` runs as if a packet came in by the loopback interface.
+pub const INGRESS: u32 = 1;
+/// Some other interface.
+pub const EGRESS: u32 = 7;
+pub const HOP_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+pub const OUT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 8];
+
+pub const TUNNEL4: &str = "198.51.100.1";
+pub const TUNNEL6: &str = "2001:db8:1::1";
+pub const NAT4: &str = "198.51.100.2";
+pub const NAT6: &str = "2001:db8:1::2";
+
+pub struct Edge {
+    pub datapath: Datapath,
+}
+
+pub struct Out {
+    pub action: u32,
+    pub frame: Vec<u8>,
+}
+
+impl Edge {
+    /// An edge without services; `None`, said aloud, where this test cannot run.
+    pub fn new() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "packet tests need root");
+            eprintln!("skipped: packet tests need root, to load BPF programs");
+            return None;
+        }
+        let object = match std::env::var_os("DIRECTOR_BPF_OBJECT") {
+            Some(path) => Object::from_bytes(std::fs::read(path).unwrap()).unwrap(),
+            None => Object::embedded().unwrap(),
+        };
+        let options = Options {
+            object,
+            limits: Limits { flows: 4096, services: 8, endpoints: 32, table_size: TABLE_SIZE as u32 },
+            uses: Uses { ipv4: true, ipv6: true, nat4: true, nat6: true },
+            tunnel: TunnelSources {
+                v4: Some(TUNNEL4.parse().unwrap()),
+                v6: Some(TUNNEL6.parse().unwrap()),
+            },
+            nat: NatSources { v4: vec![NAT4.parse().unwrap()], v6: vec![NAT6.parse().unwrap()] },
+            pins: None,
+        };
+        let (datapath, held) = Datapath::open(&options).unwrap();
+        assert_eq!(held, []);
+        Some(Self { datapath })
+    }
+
+    /// The same with one service, whose endpoints' next hops are known.
+    pub fn with(service: &Service) -> Option<Self> {
+        let mut edge = Self::new()?;
+        for endpoint in &service.endpoints {
+            edge.hop(endpoint.address, EGRESS);
+        }
+        edge.apply(service, &vec![EndpointState::Active; service.endpoints.len()]);
+        Some(edge)
+    }
+
+    pub fn hop(&mut self, to: IpAddr, interface: u32) {
+        let hop = Hop { interface, destination: HOP_MAC, source: OUT_MAC, mtu: 1500 };
+        self.datapath.set_hop(to, Some(hop)).unwrap();
+    }
+
+    /// Applies a plan with these states; slots go round the active endpoints.
+    pub fn apply(&mut self, service: &Service, states: &[EndpointState]) {
+        let endpoints: Vec<PlannedEndpoint> = service
+            .endpoints
+            .iter()
+            .zip(states)
+            .map(|(endpoint, state)| PlannedEndpoint {
+                name: endpoint.name.clone(),
+                site: endpoint.site.clone(),
+                address: endpoint.address,
+                port: endpoint.port,
+                state: *state,
+                weight: u64::from(*state == EndpointState::Active),
+            })
+            .collect();
+        let active: Vec<u16> = (0..endpoints.len() as u16)
+            .filter(|i| endpoints[usize::from(*i)].state == EndpointState::Active)
+            .collect();
+        let table = (0..TABLE_SIZE).map(|slot| active[slot % active.len()]).collect();
+        let plan = ServicePlan { service: service.name.clone(), version: 1, endpoints, table };
+        self.datapath.apply(service, &plan).unwrap();
+    }
+
+    pub fn run(&mut self, frame: &[u8]) -> Out {
+        let mut out = vec![0; frame.len() + 512];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = self.datapath.program().unwrap().test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        Out { action: result.return_value, frame: out }
+    }
+
+    /// Runs a frame that must pass as it is.
+    pub fn passes(&mut self, frame: &[u8]) {
+        let out = self.run(frame);
+        assert_eq!((out.action, out.frame.as_slice()), (PASS, frame));
+    }
+
+    /// Runs a frame that must be dropped, or passed as it is, for `cause`.
+    pub fn refuses(&mut self, frame: &[u8], action: u32, cause: &str) {
+        let before = self.cause(cause);
+        let out = self.run(frame);
+        assert_eq!(out.action, action, "{cause}");
+        assert_eq!(out.frame, frame, "{cause}");
+        assert_eq!(self.cause(cause), before + 1, "{cause}");
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.datapath.counters().unwrap()
+    }
+
+    pub fn cause(&self, label: &str) -> u64 {
+        let counters = self.counters();
+        counters.causes.iter().find(|(cause, _)| cause.label() == label).expect(label).1
+    }
+}
+
+/// A service with `endpoints`, all of one site.
+pub fn service(vip: &str, protocol: Protocol, mode: Mode, endpoints: &[&str]) -> Service {
+    let port = if mode == Mode::Nat { 8080 } else { 80 };
+    let endpoints = endpoints.iter().enumerate().map(|(i, address)| model::Endpoint {
+        name: Arc::from(format!("e{i}")),
+        site: "dc01".into(),
+        address: address.parse().unwrap(),
+        port,
+        weight: 1,
+    });
+    Service {
+        name: "web".into(),
+        vip: vip.parse().unwrap(),
+        port: 80,
+        protocol,
+        mode,
+        health: HealthPolicy {
+            probe: ProbeSpec::Tcp { port: None },
+            interval: Duration::from_secs(5),
+            fast_interval: Duration::from_millis(500),
+            timeout: Duration::from_millis(500),
+            rise: 2,
+            fall: 3,
+            jitter_percent: 0,
+        },
+        endpoints: endpoints.collect(),
+    }
+}
