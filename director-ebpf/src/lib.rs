@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod abi;
+pub mod bench;
 pub mod cause;
 pub mod parse;
 pub mod rewrite;

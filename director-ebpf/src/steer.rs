@@ -122,8 +122,9 @@ pub fn hash<A: Address>(packet: &Packet<A>) -> u32 {
     (h >> 32) as u32
 }
 
+/// The finalizer of MurmurHash3.
 #[inline(always)]
-const fn mix(mut h: u64) -> u64 {
+pub const fn mix(mut h: u64) -> u64 {
     h ^= h >> 33;
     h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
     h ^= h >> 33;

@@ -25,6 +25,12 @@ use maps::{KernelTables, Maps, finish};
 #[unsafe(link_section = ".director.abi")]
 static DIRECTOR_ABI: u32 = ABI_VERSION;
 
+/// What the kernel lets a program call depends on it (`bpf_fib_lookup`).
+#[used]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
 /// Steers packets for VIPs to endpoints, and in `nat` mode their replies to
 /// clients. Everything else passes untouched.
 #[xdp]

@@ -12,7 +12,7 @@ use director_ebpf::{
 
 use super::{
     Hop,
-    plain::{family, macs, wide},
+    plain::{family, macs, split_macs, wide},
 };
 use crate::config::{Limits, TunnelSources};
 
@@ -202,6 +202,15 @@ pub fn set_hop(entry: &mut Endpoint, hop: Option<&Hop>) {
             entry.mtu = 0;
         }
     }
+}
+
+/// The next hop that an entry in use holds.
+pub fn hop_of(entry: &Endpoint) -> Option<Hop> {
+    if entry.state == state::UNUSED || entry.interface == 0 {
+        return None;
+    }
+    let (destination, source) = split_macs(entry.macs);
+    Some(Hop { interface: entry.interface, destination, source, mtu: entry.mtu })
 }
 
 pub fn mode_value(value: Mode) -> u32 {

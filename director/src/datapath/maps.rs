@@ -6,18 +6,16 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
 };
 use director_ebpf::abi::{
-    Address, Counter, Endpoint, FlowEntry, FlowKey, NatEntry, NatKey, Service, ServiceKey,
-    Settings,
+    Address, Counter, Endpoint, FlowEntry, FlowKey, Service, ServiceKey, Settings,
 };
 
 use super::{memory::Words, plain::P};
 
-/// The maps of one family.
+/// The maps of one family. NAT4 and NAT6 are the program's own affair.
 pub struct FamilyMaps<A: Address> {
     pub services: HashMap<MapData, P<ServiceKey<A>>, P<Service>>,
     pub vips: HashMap<MapData, P<A>, u32>,
     pub flows: HashMap<MapData, P<FlowKey<A>>, P<FlowEntry>>,
-    pub nat: HashMap<MapData, P<NatKey<A>>, P<NatEntry<A>>>,
 }
 
 /// All maps.
@@ -48,13 +46,11 @@ impl Maps {
                 services: typed(bpf, "SERVICES4")?,
                 vips: typed(bpf, "VIPS4")?,
                 flows: typed(bpf, "FLOWS4")?,
-                nat: typed(bpf, "NAT4")?,
             },
             v6: FamilyMaps {
                 services: typed(bpf, "SERVICES6")?,
                 vips: typed(bpf, "VIPS6")?,
                 flows: typed(bpf, "FLOWS6")?,
-                nat: typed(bpf, "NAT6")?,
             },
             service_counters: typed(bpf, "SERVICE_COUNTERS")?,
             endpoint_counters: typed(bpf, "ENDPOINT_COUNTERS")?,

@@ -261,8 +261,12 @@ fn is_empty(pins: &Pins, services: &str) -> Result<bool> {
 /// Reads what the maps hold into `desired`.
 fn adopt(maps: &mut Maps, desired: &mut Desired, table_size: usize) -> Result<()> {
     for index in 1..desired.endpoints.len() {
-        desired.endpoints[index] =
-            maps.endpoints.get(&(index as u32), 0).context("reading ENDPOINTS")?.0;
+        let entry = maps.endpoints.get(&(index as u32), 0).context("reading ENDPOINTS")?.0;
+        desired.endpoints[index] = entry;
+        // The ways stay as they were until the network is looked at.
+        if let Some(hop) = desired::hop_of(&entry) {
+            desired.hops.insert(address(entry.address, entry.family), hop);
+        }
     }
     let mut found = Vec::new();
     for entry in maps.v4.services.iter() {

@@ -48,6 +48,16 @@ pub fn macs(destination: [u8; 6], source: [u8; 6]) -> [u16; 6] {
     words
 }
 
+/// The reverse of [`macs`].
+pub fn split_macs(words: [u16; 6]) -> ([u8; 6], [u8; 6]) {
+    let mut bytes = [[0; 6]; 2];
+    for (byte, value) in bytes.iter_mut().flatten().zip(words.iter().flat_map(|w| w.to_ne_bytes()))
+    {
+        *byte = value;
+    }
+    (bytes[0], bytes[1])
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -68,5 +78,6 @@ mod tests {
         let words = macs([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]);
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
         assert_eq!(bytes, (1..=12).collect::<Vec<u8>>());
+        assert_eq!(split_macs(words), ([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]));
     }
 }

@@ -29,3 +29,38 @@ fn a_removed_service_passes() {
     edge.datapath.remove("web").unwrap();
     assert_eq!(edge.run(&frame).action, PASS);
 }
+
+#[test]
+fn a_foreign_hand_is_found_and_undone() {
+    use aya::maps::{Array, HashMap, Map, MapData};
+    let web = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &["198.18.1.11", "198.18.2.11"]);
+    let Some(mut edge) = Edge::with(&web) else { return };
+    let frame = tcp("192.0.2.1:1000", "203.0.113.10:80").frame();
+    let right = edge.run(&frame).frame;
+
+    let ids = edge.datapath.program().unwrap().info().unwrap().map_ids().unwrap().unwrap();
+    let named = |name: &str| {
+        let found = ids.iter().map(|id| MapData::from_id(*id).unwrap());
+        let mut found = found.filter(|map| map.info().unwrap().name_as_str() == Some(name));
+        found.next().expect(name)
+    };
+    let mut services: HashMap<_, [u8; 8], [u8; 8]> =
+        Map::HashMap(named("SERVICES4")).try_into().unwrap();
+    let mut endpoints: Array<_, [u8; 64]> = Map::Array(named("ENDPOINTS")).try_into().unwrap();
+    let mut slots: Array<_, u32> = Map::Array(named("SLOTS")).try_into().unwrap();
+    let mut banks: Array<_, u32> = Map::Array(named("BANKS")).try_into().unwrap();
+    let key = services.keys().next().unwrap().unwrap();
+    services.remove(&key).unwrap();
+    services.insert([1; 8], [1; 8], 0).unwrap();
+    endpoints.set(1, [7; 64], 0).unwrap();
+    slots.set(3, 29, 0).unwrap();
+    banks.set(0, 1, 0).unwrap();
+    assert_eq!(edge.run(&frame).action, PASS);
+
+    let mut found: Vec<&str> =
+        edge.datapath.audit().unwrap().iter().map(|difference| difference.map).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["BANKS", "ENDPOINTS", "SERVICES4", "SERVICES4", "SLOTS"]);
+    assert_eq!(edge.datapath.audit().unwrap(), []);
+    assert_eq!(edge.run(&frame).frame, right);
+}

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use aya::programs::{TestRun as _, TestRunOptions};
 use director::{
     config::{Limits, NatSources, TunnelSources},
-    datapath::{Counters, Datapath, Hop, Object, Options, Uses},
+    datapath::{Counters, Datapath, Hop, Object, Options, Pins, Uses},
 };
 use director_core::{
     EndpointState, HealthPolicy, Mode, PlannedEndpoint, ProbeSpec, Protocol, ServicePlan,
@@ -40,29 +40,9 @@ pub struct Out {
 }
 
 impl Edge {
-    /// An edge without services; `None`, said aloud, where this test cannot run.
+    /// An edge without services.
     pub fn new() -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "packet tests need root");
-            eprintln!("skipped: packet tests need root, to load BPF programs");
-            return None;
-        }
-        let object = match std::env::var_os("DIRECTOR_BPF_OBJECT") {
-            Some(path) => Object::from_bytes(std::fs::read(path).unwrap()).unwrap(),
-            None => Object::embedded().unwrap(),
-        };
-        let options = Options {
-            object,
-            limits: Limits { flows: 4096, services: 8, endpoints: 32, table_size: TABLE_SIZE as u32 },
-            uses: Uses { ipv4: true, ipv6: true, nat4: true, nat6: true },
-            tunnel: TunnelSources {
-                v4: Some(TUNNEL4.parse().unwrap()),
-                v6: Some(TUNNEL6.parse().unwrap()),
-            },
-            nat: NatSources { v4: vec![NAT4.parse().unwrap()], v6: vec![NAT6.parse().unwrap()] },
-            pins: None,
-        };
-        let (datapath, held) = Datapath::open(&options).unwrap();
+        let (datapath, held) = Datapath::open(&options(None)?).unwrap();
         assert_eq!(held, []);
         Some(Self { datapath })
     }
@@ -138,6 +118,30 @@ impl Edge {
         let counters = self.counters();
         counters.causes.iter().find(|(cause, _)| cause.label() == label).expect(label).1
     }
+}
+
+/// What test edges are opened with; `None`, said aloud, where they cannot run.
+pub fn options(pins: Option<Pins>) -> Option<Options> {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "packet tests need root");
+        eprintln!("skipped: packet tests need root, to load BPF programs");
+        return None;
+    }
+    let object = match std::env::var_os("DIRECTOR_BPF_OBJECT") {
+        Some(path) => Object::from_bytes(std::fs::read(path).unwrap()).unwrap(),
+        None => Object::embedded().unwrap(),
+    };
+    Some(Options {
+        object,
+        limits: Limits { flows: 4096, services: 8, endpoints: 32, table_size: TABLE_SIZE as u32 },
+        uses: Uses { ipv4: true, ipv6: true, nat4: true, nat6: true },
+        tunnel: TunnelSources {
+            v4: Some(TUNNEL4.parse().unwrap()),
+            v6: Some(TUNNEL6.parse().unwrap()),
+        },
+        nat: NatSources { v4: vec![NAT4.parse().unwrap()], v6: vec![NAT6.parse().unwrap()] },
+        pins,
+    })
 }
 
 /// A service with `endpoints`, all of one site.

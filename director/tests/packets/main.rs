@@ -4,6 +4,7 @@
 //! `DIRECTOR_BPF_OBJECT` names another object than the embedded one to test.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adopt;
 mod audit;
 mod edge;
 mod frames;

@@ -83,7 +83,7 @@ enum Happening {
         left: u8,
     },
     /// The verdict about an endpoint must be right if nothing happened since.
-    Deadline { endpoint: EndpointRef, since: Now },
+    Deadline { endpoint: EndpointRef },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,7 +176,7 @@ impl World {
                 self.flap(server, period, left);
                 Ok(())
             }
-            Happening::Deadline { endpoint, since } => self.check_deadline(&endpoint, since),
+            Happening::Deadline { endpoint } => self.check_deadline(&endpoint),
         }
     }
 
@@ -318,16 +318,18 @@ impl World {
         Ok(())
     }
 
-    fn plan_deadline(&mut self, endpoint: EndpointRef) {
+    /// When the verdict about an endpoint must be right, from how things are.
+    fn deadline(&self, endpoint: &EndpointRef) -> Option<Now> {
         let oracle = &self.checker.oracle;
-        let (Some(member), Some(policy)) =
-            (oracle.members.get(&endpoint), oracle.policy(&endpoint))
-        else {
-            return;
-        };
+        let member = oracle.members.get(endpoint)?;
         let is_up = !self.faults.contains_key(&member.address);
-        let (time, since) = (self.now + bound(policy, is_up), self.now);
-        self.plan(time, Happening::Deadline { endpoint, since });
+        Some(member.steady_since + bound(oracle.policy(endpoint)?, is_up))
+    }
+
+    fn plan_deadline(&mut self, endpoint: EndpointRef) {
+        if let Some(time) = self.deadline(&endpoint) {
+            self.plan(time, Happening::Deadline { endpoint });
+        }
     }
 
     /// Gives a server a fault, or ends it.
@@ -352,13 +354,10 @@ impl World {
         hit.into_iter().for_each(|key| self.plan_deadline(key));
     }
 
-    fn check_deadline(&mut self, endpoint: &EndpointRef, since: Now) -> Result<(), Violation> {
+    fn check_deadline(&mut self, endpoint: &EndpointRef) -> Result<(), Violation> {
         let oracle = &self.checker.oracle;
-        let Some(member) = oracle
-            .members
-            .get(endpoint)
-            .filter(|m| m.steady_since == since)
-        else {
+        let is_due = self.deadline(endpoint) == Some(self.now);
+        let Some(member) = oracle.members.get(endpoint).filter(|_| is_due) else {
             return Ok(());
         };
         let is_up = !self.faults.contains_key(&member.address);
@@ -367,7 +366,7 @@ impl World {
             (verdict != director_core::Verdict::Down) == is_up
                 && verdict != director_core::Verdict::Unknown,
             "{endpoint} is still {verdict} {:?} after its server {}",
-            self.now - since,
+            self.now - member.steady_since,
             if is_up { "was well" } else { "failed" }
         );
         if is_up {

@@ -1,0 +1,50 @@
+//! Benchmarks of director, each next to its floor and its peer.
+
+mod report;
+mod xdp;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Benchmarks of director, each next to its floor and its peer.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// What the XDP program costs a packet, by `BPF_PROG_TEST_RUN`.
+    ///
+    /// Every case runs in each round, beside an empty program and one that
+    /// does a single LRU look-up; figures are medians over the rounds.
+    Xdp {
+        /// Rounds; each runs every case once.
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Packets of a case in a round.
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
+        packets: u32,
+        /// Write the rows there, as a JSON array.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let Bench::Xdp { rounds, packets, json } = Cli::parse().bench;
+    let result = xdp::run(rounds, packets).and_then(|rows| {
+        println!("{}", report::table(&rows));
+        report::write(&rows, json.as_deref())
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
