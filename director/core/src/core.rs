@@ -98,7 +98,10 @@ impl Core {
         }
     }
 
-    /// Takes in what happened at `now`, and says what is to be done about it.
+    /// Takes in what happened at `now`, and says what is to be done about it, in
+    /// the order to do it in: first what packets depend on, then probes, then
+    /// notices.
+    #[must_use = "commands that are not carried out are lost"]
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Command> {
         let mut outcome = Outcome::default();
         match event {

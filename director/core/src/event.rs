@@ -18,11 +18,20 @@ pub enum Event {
     /// An endpoint of the same service and name, address and port keeps its
     /// verdict. Where its probe changed, that verdict stands until outcomes of
     /// the new probe say otherwise, as one adopted from the kernel does.
-    /// Drains are kept by name. Probers are taken to start at [`Pace::Normal`]
-    /// after this event, so a fast pace is told again.
+    /// Drains are kept by name.
+    ///
+    /// Probers are to follow the model before the commands are carried out, and
+    /// are taken to be at [`Pace::Normal`] then: a fast pace is told again.
     Model(Model),
     /// What the kernel held when the process started: once, before or after
-    /// the first [`Event::Model`].
+    /// the first [`Event::Model`]. The plans that follow hold the same, so that
+    /// a restart moves no flow, until probes contradict it.
+    ///
+    /// An endpoint that was draining counts as drained by an operator, unless
+    /// its weight or a drain of its site explains it; an undrain of either the
+    /// endpoint or its site ends that. The kernel does not tell of the drain of
+    /// a dead endpoint. Where drains are kept elsewhere, send them as
+    /// [`Event::Drain`] after the model.
     Adopted(Vec<Adopted>),
     /// A probe has ended. One of an endpoint that is not in the model is ignored.
     Probe {

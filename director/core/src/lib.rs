@@ -33,7 +33,8 @@
 //! #     }],
 //! # };
 //! let mut core = Core::new(CoreOptions::default());
-//! core.handle(Event::Model(model), Duration::ZERO);
+//! let commands = core.handle(Event::Model(model), Duration::ZERO);
+//! assert!(commands.iter().all(|c| matches!(c, Command::Pace { .. })), "nothing to steer to yet");
 //!
 //! // The first outcome of a new endpoint decides alone, and the service is published.
 //! let endpoint = EndpointRef { service: "web".into(), endpoint: "dc01-a".into() };

@@ -8,13 +8,16 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 /// Everything the core decides about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
+    /// Unique by name.
     pub sites: Vec<Site>,
+    /// Unique by name.
     pub services: Vec<Service>,
 }
 
 /// One data centre.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
+    /// Unique among the sites.
     pub name: Arc<str>,
     /// Share of new flows relative to the other sites; 0 means "no new flows".
     pub weight: u32,
@@ -23,13 +26,19 @@ pub struct Site {
 /// A virtual address and port, and the endpoints that serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
+    /// Unique among the services.
     pub name: Arc<str>,
     /// The virtual IP address that clients connect to.
     pub vip: IpAddr,
+    /// The port that clients connect to.
     pub port: u16,
+    /// The protocol that clients speak.
     pub protocol: Protocol,
+    /// How packets reach the endpoints.
     pub mode: Mode,
+    /// How the endpoints are probed and judged.
     pub health: HealthPolicy,
+    /// At most 65,535: see [`crate::table::build`].
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -40,6 +49,7 @@ pub struct Endpoint {
     pub name: Arc<str>,
     /// Name of a [`Site`] of the same model.
     pub site: Arc<str>,
+    /// Address of the server.
     pub address: IpAddr,
     /// Port that the server listens on. In [`Mode::Tunnel`] it equals the
     /// service's port, since packets arrive unchanged.
@@ -51,7 +61,9 @@ pub struct Endpoint {
 /// Names an endpoint across services.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointRef {
+    /// Name of its service.
     pub service: Arc<str>,
+    /// Its own name therein.
     pub endpoint: Arc<str>,
 }
 
@@ -61,9 +73,12 @@ impl fmt::Display for EndpointRef {
     }
 }
 
+/// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
+    /// RFC 9293.
     Tcp,
+    /// RFC 768.
     Udp,
 }
 
@@ -79,6 +94,7 @@ pub enum Mode {
 /// How an endpoint of a service is probed and judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthPolicy {
+    /// What is asked of an endpoint.
     pub probe: ProbeSpec,
     /// From one probe's start to the next one's, while there is no doubt.
     pub interval: Duration,
@@ -96,17 +112,26 @@ pub struct HealthPolicy {
     pub jitter_percent: u8,
 }
 
+/// What makes a probe pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeSpec {
     /// The handshake completes.
-    Tcp { port: Option<u16> },
+    Tcp {
+        /// Another port than the endpoint's.
+        port: Option<u16>,
+    },
     /// `GET path` answers with a status in `status`, and `body`, if any,
     /// occurs in the first 64 KiB of the response.
     Http {
+        /// Another port than the endpoint's.
         port: Option<u16>,
+        /// Value of the `Host` header.
         host: String,
+        /// Path and query, from the slash on.
         path: String,
+        /// Status codes that pass.
         status: std::ops::RangeInclusive<u16>,
+        /// Text that the body must hold.
         body: Option<String>,
     },
 }

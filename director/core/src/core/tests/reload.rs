@@ -186,3 +186,13 @@ fn removing_all_healthy_endpoints_is_held() {
     assert_eq!(applies(&bench.probe("dc02-a", OK)).len(), 1);
     assert!(bench.plan().endpoints.iter().all(|e| &*e.name != "dc01-a"));
 }
+
+#[test]
+fn a_held_service_stays_held_over_a_reload_and_it_is_not_said_again() {
+    let mut bench = Bench::new(fixture::lab());
+    bench.probe("dc01-a", OK);
+    bench.lose("dc01-a");
+    let commands = bench.handle(lab_with(|model| model.sites[0].weight = 7));
+    assert_eq!(notices(&commands).len(), 0);
+    assert_eq!(bench.held(), Some(LintRule::NoEndpointLeft));
+}

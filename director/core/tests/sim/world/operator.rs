@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use director_core::{Event, Failure};
+use director_core::{Event, Failure, Target};
 
 use super::{Fault, Happening, World};
 use crate::check::Violation;
@@ -53,6 +53,22 @@ impl World {
             _ => self.fail_locally()?,
         }
         Ok(())
+    }
+
+    /// Something that an operator can name, mostly something that is there.
+    fn some_target(&mut self) -> Target {
+        let oracle = &self.checker.oracle;
+        let members: Vec<_> = oracle.members.keys().cloned().collect();
+        let sites: Vec<_> = oracle.model.sites.iter().map(|s| s.name.clone()).collect();
+        match (
+            self.rng.bool(),
+            self.rng.choice(members),
+            self.rng.choice(sites),
+        ) {
+            (true, Some(endpoint), _) => Target::Endpoint(endpoint),
+            (_, _, Some(site)) => Target::Site(site),
+            _ => Target::Site("nowhere".into()),
+        }
     }
 
     fn some_fault(&mut self) -> Fault {
