@@ -35,7 +35,11 @@ enum Bench {
 }
 
 fn main() -> ExitCode {
-    let Bench::Xdp { rounds, packets, json } = Cli::parse().bench;
+    let Bench::Xdp {
+        rounds,
+        packets,
+        json,
+    } = Cli::parse().bench;
     let result = xdp::run(rounds, packets).and_then(|rows| {
         println!("{}", report::table(&rows));
         report::write(&rows, json.as_deref())

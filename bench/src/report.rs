@@ -57,7 +57,10 @@ pub fn table(rows: &[Row]) -> Table {
             right(format!("{:.1}", row.max)),
             Cell::new(row.unit),
             Cell::new(floor),
-            right(row.ratio_to_floor.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))),
+            right(
+                row.ratio_to_floor
+                    .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+            ),
         ]);
     }
     table

@@ -253,24 +253,24 @@ pub struct Counter {
 /// An empty slot of a table.
 pub const NO_ENDPOINT: u32 = 0;
 
-// SAFETY (all of the following): `repr(C)`, integers only, and the asserts
-// below show that the size is the sum of the fields' sizes: no padding.
+// SAFETY: `repr(C)`, integers only, and the asserts below show that the size is
+// the sum of the fields' sizes: no padding. The same holds for all that follow.
 unsafe impl Plain for Settings {}
-// SAFETY: see above.
+// SAFETY: as for `Settings`.
 unsafe impl<A: Plain> Plain for ServiceKey<A> {}
-// SAFETY: see above.
+// SAFETY: as for `Settings`.
 unsafe impl Plain for Service {}
-// SAFETY: see above.
+// SAFETY: as for `Settings`.
 unsafe impl<A: Plain> Plain for FlowKey<A> {}
-// SAFETY: see above.
+// SAFETY: as for `Settings`.
 unsafe impl Plain for FlowEntry {}
-// SAFETY: see above.
+// SAFETY: as for `Settings`.
 unsafe impl<A: Plain> Plain for NatKey<A> {}
-// SAFETY: see above.
+// SAFETY: as for `Settings`.
 unsafe impl<A: Plain> Plain for NatEntry<A> {}
-// SAFETY: see above.
+// SAFETY: as for `Settings`.
 unsafe impl Plain for Endpoint {}
-// SAFETY: see above.
+// SAFETY: as for `Settings`.
 unsafe impl Plain for Counter {}
 
 const _: () = {

@@ -31,7 +31,11 @@ const _: () = assert!(size_of::<Plan>() == 8 * HEADERS + 16);
 /// Source address and port of the flow whose turn it is, network byte order.
 #[inline(always)]
 pub fn flow_of(plan: &Plan, turn: u64) -> (u32, u16) {
-    let turn = if plan.is_random == 1 { steer::mix(turn) as u32 } else { turn as u32 };
+    let turn = if plan.is_random == 1 {
+        steer::mix(turn) as u32
+    } else {
+        turn as u32
+    };
     let flow = turn & plan.mask;
     // 198.18.0.0/15 and up, and ports from 1024: 2^14 of them an address.
     let address = 0xc612_0000_u32.wrapping_add(flow >> 14);

@@ -132,7 +132,13 @@ impl Parse for u32 {
         }
         let transport = ETHERNET + header;
         let mut ports = Transport::default();
-        transport_header(frame, transport, protocol, usize::from(ip_length) - header, &mut ports)?;
+        transport_header(
+            frame,
+            transport,
+            protocol,
+            usize::from(ip_length) - header,
+            &mut ports,
+        )?;
         *packet = Packet {
             source,
             destination,
@@ -151,10 +157,7 @@ impl Parse for u32 {
 
 impl Parse for [u32; 4] {
     #[inline(always)]
-    fn parse<F: Frame + ?Sized>(
-        frame: &F,
-        packet: &mut Packet<[u32; 4]>,
-    ) -> Result<(), Cause> {
+    fn parse<F: Frame + ?Sized>(frame: &F, packet: &mut Packet<[u32; 4]>) -> Result<(), Cause> {
         let short = Cause::Truncated;
         let destination = frame.load::<[u32; 4]>(ETHERNET + 24).ok_or(short)?;
         let source = frame.load::<[u32; 4]>(ETHERNET + 8).ok_or(short)?;
@@ -177,13 +180,13 @@ impl Parse for [u32; 4] {
             TCP | UDP => {}
             44 => {
                 packet.destination = destination;
-            return Err(Cause::Fragment);
+                return Err(Cause::Fragment);
             }
             // Hop-by-hop, routing, ESP, AH, destination options, mobility, HIP,
             // shim6, and the two for experiments (IANA's registry).
             0 | 43 | 50 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => {
                 packet.destination = destination;
-            return Err(Cause::ExtensionHeader);
+                return Err(Cause::ExtensionHeader);
             }
             _ => return Err(Cause::NotOurs),
         }

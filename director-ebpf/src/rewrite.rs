@@ -68,7 +68,18 @@ pub fn outer_ipv6(endpoint: &Endpoint, inner_length: u16, traffic_class: u8) -> 
     let next = u16::from_ne_bytes([IP6IP6, OUTER_HOP_LIMIT]);
     let s = endpoint.tunnel_source;
     let d = endpoint.address;
-    [start, words(inner_length.to_be(), next), s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]]
+    [
+        start,
+        words(inner_length.to_be(), next),
+        s[0],
+        s[1],
+        s[2],
+        s[3],
+        d[0],
+        d[1],
+        d[2],
+        d[3],
+    ]
 }
 
 /// Two 16-bit words, in memory order, as one of 32 bits.
@@ -109,7 +120,10 @@ impl Change {
         if A::FAMILY == 4 {
             changed
         } else {
-            changed.word(old[1], new[1]).word(old[2], new[2]).word(old[3], new[3])
+            changed
+                .word(old[1], new[1])
+                .word(old[2], new[2])
+                .word(old[3], new[3])
         }
     }
 

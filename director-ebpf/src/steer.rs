@@ -68,15 +68,21 @@ pub fn pick<'a, A: Address, T: Tables<A>>(
 ) -> Result<&'a Endpoint, Cause> {
     let mut record = FlowEntry::default();
     let is_known = tables.flow(key, &mut record);
-    if is_known && !packet.is_syn() {
-        if let Some(endpoint) = tables.endpoint(record.endpoint) {
-            if endpoint.generation == record.generation && is_alive(endpoint) {
-                *pick = Pick { is_recorded: true, entry: record };
-                return Ok(endpoint);
-            }
-        }
+    if is_known
+        && !packet.is_syn()
+        && let Some(endpoint) = tables.endpoint(record.endpoint)
+        && endpoint.generation == record.generation
+        && is_alive(endpoint)
+    {
+        *pick = Pick {
+            is_recorded: true,
+            entry: record,
+        };
+        return Ok(endpoint);
     }
-    let index = tables.slot(service.index, hash(packet)).unwrap_or(NO_ENDPOINT);
+    let index = tables
+        .slot(service.index, hash(packet))
+        .unwrap_or(NO_ENDPOINT);
     if index == NO_ENDPOINT {
         return Err(Cause::NoEndpoint);
     }

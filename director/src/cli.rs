@@ -1,6 +1,7 @@
 //! The commands of `director`.
 
 use std::{
+    io::IsTerminal as _,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
@@ -27,7 +28,9 @@ const USAGE: u8 = 2;
 /// Steers traffic for services that live on several sites.
 #[derive(Debug, Parser)]
 #[command(name = "director", version, about, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 success, 1 the system failed, 2 wrong usage or configuration.")]
+#[command(
+    after_help = "Exit codes: 0 success, 1 the system failed, 2 wrong usage or configuration."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -144,7 +147,10 @@ struct DecapArgs {
 /// Runs the command line and says how it ended.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the runtime could not be started: {error}");
@@ -163,13 +169,17 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run { config } => {
-            let Some(loaded) = load(&config) else { return Ok(ExitCode::from(USAGE)) };
+            let Some(loaded) = load(&config) else {
+                return Ok(ExitCode::from(USAGE));
+            };
             start_logging();
             Daemon::start(loaded.config, config).await?.run().await?;
         }
         Command::Check { file, config } => {
             let path = file.or(config).context("clap asks for one of the two")?;
-            let Some(loaded) = load(&path) else { return Ok(ExitCode::from(USAGE)) };
+            let Some(loaded) = load(&path) else {
+                return Ok(ExitCode::from(USAGE));
+            };
             println!("{}", render::summary(&path, &loaded.config));
         }
         Command::Status { json, socket } => {
@@ -180,7 +190,13 @@ async fn run(command: Command) -> Result<ExitCode> {
                 println!("{}", render::status(&report));
             }
         }
-        Command::Explain { source, destination, proto, json, socket } => {
+        Command::Explain {
+            source,
+            destination,
+            proto,
+            json,
+            socket,
+        } => {
             let protocol = match proto {
                 Proto::Tcp => "tcp",
                 Proto::Udp => "udp",
@@ -196,7 +212,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Drain(args) => drain(&args, "/v1/drain").await?,
         Command::Undrain(args) => drain(&args, "/v1/undrain").await?,
         Command::Unload { config } => {
-            let Some(loaded) = load(&config) else { return Ok(ExitCode::from(USAGE)) };
+            let Some(loaded) = load(&config) else {
+                return Ok(ExitCode::from(USAGE));
+            };
             unload(&loaded).await?;
         }
         Command::Decap(args) => decap(args).await?,
@@ -224,13 +242,22 @@ fn load(path: &std::path::Path) -> Option<Loaded> {
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DIRECTOR_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// Addresses go into a query as they are but for the brackets and colons.
 fn explain_path(source: SocketAddr, destination: SocketAddr, protocol: &str) -> String {
-    let escape =
-        |a: SocketAddr| a.to_string().replace('[', "%5B").replace(']', "%5D").replace(':', "%3A");
+    let escape = |a: SocketAddr| {
+        a.to_string()
+            .replace('[', "%5B")
+            .replace(']', "%5D")
+            .replace(':', "%3A")
+    };
     format!(
         "/v1/explain?source={}&destination={}&protocol={protocol}",
         escape(source),
@@ -239,9 +266,15 @@ fn explain_path(source: SocketAddr, destination: SocketAddr, protocol: &str) -> 
 }
 
 async fn drain(args: &DrainArgs, path: &str) -> Result<()> {
-    let body = DrainRequest { target: args.target.clone() };
+    let body = DrainRequest {
+        target: args.target.clone(),
+    };
     let report: DrainReport = client::post(&args.socket.socket, path, &body).await?;
-    let state = if report.draining { "takes no new flows" } else { "takes new flows again" };
+    let state = if report.draining {
+        "takes no new flows"
+    } else {
+        "takes new flows again"
+    };
     println!("{} {state}", report.target);
     for note in &report.notes {
         println!("note: {note}");
@@ -251,7 +284,10 @@ async fn drain(args: &DrainArgs, path: &str) -> Result<()> {
 
 async fn unload(loaded: &Loaded) -> Result<()> {
     let edge = &loaded.config.edge;
-    if client::get::<StatusReport>(&edge.socket, "/v1/status").await.is_ok() {
+    if client::get::<StatusReport>(&edge.socket, "/v1/status")
+        .await
+        .is_ok()
+    {
         bail!(
             "the daemon at {} still runs and would put everything back\n  help: stop it first",
             edge.socket.display()
@@ -261,7 +297,11 @@ async fn unload(loaded: &Loaded) -> Result<()> {
     if removed.is_empty() {
         println!("nothing is pinned under {}", edge.pin_dir.display());
     } else {
-        println!("removed {} pins under {}", removed.len(), edge.pin_dir.display());
+        println!(
+            "removed {} pins under {}",
+            removed.len(),
+            edge.pin_dir.display()
+        );
     }
     Ok(())
 }
@@ -269,7 +309,14 @@ async fn unload(loaded: &Loaded) -> Result<()> {
 async fn decap(args: DecapArgs) -> Result<()> {
     if args.remove {
         let was_there = datapath::remove_decap(&args.pin_dir)?;
-        println!("{}", if was_there { "removed" } else { "nothing to remove" });
+        println!(
+            "{}",
+            if was_there {
+                "removed"
+            } else {
+                "nothing to remove"
+            }
+        );
         return Ok(());
     }
     let addresses = if args.address.is_empty() {
@@ -299,8 +346,15 @@ async fn addresses_of(interface: &str) -> Result<Vec<IpAddr>> {
     let links = net::links().await?;
     let Some(link) = links.iter().find(|link| link.name == interface) else {
         let names: Vec<&str> = links.iter().map(|link| &*link.name).collect();
-        bail!("there is no interface {interface}\n  help: this host has {}", names.join(", "));
+        bail!(
+            "there is no interface {interface}\n  help: this host has {}",
+            names.join(", ")
+        );
     };
     let all = net::addresses().await?;
-    Ok(all.into_iter().filter(|(index, _)| *index == link.index).map(|(_, ip)| ip).collect())
+    Ok(all
+        .into_iter()
+        .filter(|(index, _)| *index == link.index)
+        .map(|(_, ip)| ip)
+        .collect())
 }

@@ -75,7 +75,8 @@ async fn talk<T: DeserializeOwned>(
         .map_err(|error| anyhow!("the answer could not be read: {error}"))?
         .to_bytes();
     if status.is_success() {
-        return serde_json::from_slice(&bytes).context("the daemon's answer is not of this version");
+        return serde_json::from_slice(&bytes)
+            .context("the daemon's answer is not of this version");
     }
     match serde_json::from_slice::<ErrorReport>(&bytes) {
         Ok(report) => bail!("{}", report.error),

@@ -1,11 +1,6 @@
 //! The control socket and the metrics port: HTTP in, requests to the daemon out.
 
-use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -17,7 +12,9 @@ use axum::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::{DrainReport, DrainRequest, ErrorReport, ExplainReport, ExplainRequest, StatusReport};
+use crate::api::{
+    DrainReport, DrainRequest, ErrorReport, ExplainReport, ExplainRequest, StatusReport,
+};
 
 /// Longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,8 +24,15 @@ const BODY_LIMIT: usize = 4096;
 /// Something that the daemon is asked for, and where the answer goes.
 pub enum Request {
     Status(oneshot::Sender<StatusReport>),
-    Explain(ExplainRequest, oneshot::Sender<Result<ExplainReport, String>>),
-    Drain { target: String, on: bool, answer: oneshot::Sender<Result<DrainReport, String>> },
+    Explain(
+        ExplainRequest,
+        oneshot::Sender<Result<ExplainReport, String>>,
+    ),
+    Drain {
+        target: String,
+        on: bool,
+        answer: oneshot::Sender<Result<DrainReport, String>>,
+    },
     /// Metrics in the OpenMetrics text format.
     Metrics(oneshot::Sender<String>),
 }
@@ -41,10 +45,10 @@ type Requests = mpsc::Sender<Request>;
 /// # Errors
 /// When the socket cannot be made.
 pub fn serve_socket(path: &Path, requests: Requests) -> Result<()> {
-    if let Err(error) = fs::remove_file(path) {
-        if error.kind() != io::ErrorKind::NotFound {
-            return Err(error).with_context(|| format!("removing {}", path.display()));
-        }
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("removing {}", path.display()));
     }
     // Made without rights for others from the start, not for a moment with.
     let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
@@ -73,10 +77,16 @@ pub fn serve_socket(path: &Path, requests: Requests) -> Result<()> {
 /// # Errors
 /// When the address cannot be listened on.
 pub async fn serve_metrics(address: std::net::SocketAddr, requests: Requests) -> Result<()> {
-    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
-        format!("listening on {address} for metrics\n  help: edge.metrics names another address")
-    })?;
-    let router = Router::new().route("/metrics", get(metrics)).with_state(requests);
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| {
+            format!(
+                "listening on {address} for metrics\n  help: edge.metrics names another address"
+            )
+        })?;
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(requests);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!("the metrics port ended: {error}");
@@ -97,13 +107,25 @@ async fn ask<T>(
     };
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")),
-        Err(_) => Err(problem(StatusCode::GATEWAY_TIMEOUT, "the daemon did not answer in time")),
+        Ok(None) => Err(problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the daemon is stopping",
+        )),
+        Err(_) => Err(problem(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the daemon did not answer in time",
+        )),
     }
 }
 
 fn problem(status: StatusCode, error: impl Into<String>) -> Response {
-    (status, Json(ErrorReport { error: error.into() })).into_response()
+    (
+        status,
+        Json(ErrorReport {
+            error: error.into(),
+        }),
+    )
+        .into_response()
 }
 
 fn outcome<T: serde::Serialize>(answer: Result<Result<T, String>, Response>) -> Response {

@@ -77,12 +77,13 @@ pub struct Metrics {
     apply_seconds: Histogram,
 }
 
-impl Metrics {
-    pub fn new() -> Self {
+impl Default for Metrics {
+    fn default() -> Self {
         let mut registry = Registry::with_prefix("director");
         let probes = Family::default();
-        let probe_seconds =
-            Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0]);
+        let probe_seconds = Histogram::new([
+            0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+        ]);
         let transitions = Family::default();
         let repairs = Family::default();
         let refused = Family::default();
@@ -90,11 +91,27 @@ impl Metrics {
         let apply_seconds =
             Histogram::new([0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5]);
         registry.register("probes", "Probes by result", probes.clone());
-        registry.register("probe_seconds", "How long probes took", probe_seconds.clone());
+        registry.register(
+            "probe_seconds",
+            "How long probes took",
+            probe_seconds.clone(),
+        );
         registry.register("transitions", "Changes of verdict", transitions.clone());
-        registry.register("map_repairs", "Differences found in BPF maps", repairs.clone());
-        registry.register("plans_refused", "Plans that a safety rule held", refused.clone());
-        registry.register("plans_applied", "Plans brought to the kernel", plans.clone());
+        registry.register(
+            "map_repairs",
+            "Differences found in BPF maps",
+            repairs.clone(),
+        );
+        registry.register(
+            "plans_refused",
+            "Plans that a safety rule held",
+            refused.clone(),
+        );
+        registry.register(
+            "plans_applied",
+            "Plans brought to the kernel",
+            plans.clone(),
+        );
         let help = "From a plan to its being in force";
         registry.register("plan_apply_seconds", help, apply_seconds.clone());
         Self {
@@ -108,11 +125,19 @@ impl Metrics {
             apply_seconds,
         }
     }
+}
 
+impl Metrics {
     pub fn probe(&self, service: &str, endpoint: &str, took: Duration, is_ok: bool) {
         let result = if is_ok { "ok" } else { "failed" };
         let (service, endpoint) = (service.to_owned(), endpoint.to_owned());
-        self.probes.get_or_create(&ProbeLabels { service, endpoint, result }).inc();
+        self.probes
+            .get_or_create(&ProbeLabels {
+                service,
+                endpoint,
+                result,
+            })
+            .inc();
         self.probe_seconds.observe(took.as_secs_f64());
     }
 
@@ -130,7 +155,12 @@ impl Metrics {
     }
 
     pub fn refused(&self, service: &str, rule: String) {
-        self.refused.get_or_create(&RefusedLabels { service: service.to_owned(), rule }).inc();
+        self.refused
+            .get_or_create(&RefusedLabels {
+                service: service.to_owned(),
+                rule,
+            })
+            .inc();
     }
 
     pub fn applied(&self, took: Duration) {
@@ -157,16 +187,30 @@ fn snapshot(status: &StatusReport, causes: &Causes) -> Registry {
     let mut registry = Registry::with_prefix("director");
     let not_steered = Family::<CauseLabels, Counter>::default();
     for (cause, count) in causes {
-        not_steered.get_or_create(&CauseLabels { cause }).inc_by(*count);
+        not_steered
+            .get_or_create(&CauseLabels { cause })
+            .inc_by(*count);
     }
-    registry.register("packets_not_steered", "Packets for VIPs by cause", not_steered);
+    registry.register(
+        "packets_not_steered",
+        "Packets for VIPs by cause",
+        not_steered,
+    );
 
     let passes: Counter = Counter::default();
     passes.inc_by(status.reconciliation.passes);
-    registry.register("reconciliations", "Comparisons of maps with the plan", passes);
+    registry.register(
+        "reconciliations",
+        "Comparisons of maps with the plan",
+        passes,
+    );
     let last: GaugeF = Gauge::default();
     last.set(status.reconciliation.last_unix_ms.unwrap_or(0) as f64 / 1000.0);
-    registry.register("last_reconciliation_timestamp_seconds", "When the last one was", last);
+    registry.register(
+        "last_reconciliation_timestamp_seconds",
+        "When the last one was",
+        last,
+    );
 
     sites(&mut registry, status);
     services(&mut registry, status);
@@ -178,9 +222,12 @@ fn sites(registry: &mut Registry, status: &StatusReport) {
     let share = Family::<SiteLabels, GaugeF>::default();
     let up = Family::<SiteLabels, Gauge>::default();
     for site in &status.sites {
-        let labels = SiteLabels { site: site.name.clone() };
+        let labels = SiteLabels {
+            site: site.name.clone(),
+        };
         share.get_or_create(&labels).set(site.share);
-        up.get_or_create(&labels).set(i64::from(site.verdict != "down"));
+        up.get_or_create(&labels)
+            .set(i64::from(site.verdict != "down"));
     }
     registry.register("site_share", "Share of new flows, 0 to 1", share);
     registry.register("site_up", "0 where every endpoint of the site is down", up);
@@ -193,18 +240,31 @@ fn services(registry: &mut Registry, status: &StatusReport) {
     let published = Family::<ServiceLabels, Gauge>::default();
     let held = Family::<ServiceLabels, Gauge>::default();
     for service in &status.services {
-        let labels = ServiceLabels { service: service.name.clone() };
+        let labels = ServiceLabels {
+            service: service.name.clone(),
+        };
         packets.get_or_create(&labels).inc_by(service.packets);
         bytes.get_or_create(&labels).inc_by(service.bytes);
         flows.get_or_create(&labels).inc_by(service.flows);
-        published.get_or_create(&labels).set(i64::from(service.published));
-        held.get_or_create(&labels).set(i64::from(service.held.is_some()));
+        published
+            .get_or_create(&labels)
+            .set(i64::from(service.published));
+        held.get_or_create(&labels)
+            .set(i64::from(service.held.is_some()));
     }
     registry.register("service_packets", "Packets steered", packets);
     registry.register("service_bytes", "IP bytes from clients", bytes);
     registry.register("service_flows", "Flows placed by the table", flows);
-    registry.register("service_published", "1 where packets are steered", published);
-    registry.register("service_held", "1 where a safety rule keeps an older table", held);
+    registry.register(
+        "service_published",
+        "1 where packets are steered",
+        published,
+    );
+    registry.register(
+        "service_held",
+        "1 where a safety rule keeps an older table",
+        held,
+    );
 }
 
 fn endpoints(registry: &mut Registry, status: &StatusReport) {
@@ -226,7 +286,9 @@ fn endpoints(registry: &mut Registry, status: &StatusReport) {
             flows.get_or_create(&labels).inc_by(endpoint.flows);
             let is_up = endpoint.verdict == "healthy" || endpoint.verdict == "draining";
             up.get_or_create(&labels).set(i64::from(is_up));
-            draining.get_or_create(&labels).set(i64::from(endpoint.draining));
+            draining
+                .get_or_create(&labels)
+                .set(i64::from(endpoint.draining));
             share.get_or_create(&labels).set(endpoint.share);
         }
     }
@@ -234,6 +296,10 @@ fn endpoints(registry: &mut Registry, status: &StatusReport) {
     registry.register("endpoint_bytes", "IP bytes from clients", bytes);
     registry.register("endpoint_flows", "Flows placed by the table", flows);
     registry.register("endpoint_up", "1 where probes say it is healthy", up);
-    registry.register("endpoint_draining", "1 where it takes no new flows by order", draining);
+    registry.register(
+        "endpoint_draining",
+        "1 where it takes no new flows by order",
+        draining,
+    );
     registry.register("endpoint_share", "Share of new flows, 0 to 1", share);
 }

@@ -63,10 +63,7 @@ pub struct Link {
 ///
 /// # Errors
 /// When netlink cannot be opened.
-pub fn watch(
-    addresses: watch::Receiver<Vec<IpAddr>>,
-    found: mpsc::Sender<NextHops>,
-) -> Result<()> {
+pub fn watch(addresses: watch::Receiver<Vec<IpAddr>>, found: mpsc::Sender<NextHops>) -> Result<()> {
     let (connection, handle, messages) = new_multicast_connection(&[
         MulticastGroup::Link,
         MulticastGroup::Neigh,
@@ -128,8 +125,11 @@ fn drain<M: futures::Stream + Unpin>(messages: &mut M) {
 /// Looks up the way to each address. With `keep_warm`, the kernel is asked to
 /// confirm each next hop, or to find it.
 async fn resolve(handle: &Handle, addresses: &[IpAddr], keep_warm: bool) -> Result<NextHops> {
-    let links: HashMap<u32, Link> =
-        links_of(handle).await?.into_iter().map(|link| (link.index, link)).collect();
+    let links: HashMap<u32, Link> = links_of(handle)
+        .await?
+        .into_iter()
+        .map(|link| (link.index, link))
+        .collect();
     let neighbours = neighbours(handle).await?;
     let mut hops = NextHops::new();
     let mut asked = BTreeSet::new();
@@ -149,14 +149,17 @@ async fn resolve(handle: &Handle, addresses: &[IpAddr], keep_warm: bool) -> Resu
                 .execute()
                 .await;
         }
-        let hop = links.get(&interface).filter(|link| link.is_up).and_then(|link| {
-            Some(NextHop {
-                interface,
-                destination: *neighbours.get(&(interface, via))?,
-                source: link.address?,
-                mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
-            })
-        });
+        let hop = links
+            .get(&interface)
+            .filter(|link| link.is_up)
+            .and_then(|link| {
+                Some(NextHop {
+                    interface,
+                    destination: *neighbours.get(&(interface, via))?,
+                    source: link.address?,
+                    mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+                })
+            });
         hops.insert(*address, hop);
     }
     Ok(hops)
@@ -165,15 +168,21 @@ async fn resolve(handle: &Handle, addresses: &[IpAddr], keep_warm: bool) -> Resu
 /// Interface and next hop of the route to `address`, if it leads off this host.
 async fn route(handle: &Handle, address: IpAddr) -> Option<(u32, IpAddr)> {
     let message = match address {
-        IpAddr::V4(v4) => {
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(v4, 32).build()
-        }
-        IpAddr::V6(v6) => {
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(v6, 128).build()
-        }
+        IpAddr::V4(v4) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+            .destination_prefix(v4, 32)
+            .build(),
+        IpAddr::V6(v6) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+            .destination_prefix(v6, 128)
+            .build(),
     };
     // An error is the kernel's way to say that there is no route.
-    let route = handle.route().get(message).execute().try_next().await.ok()??;
+    let route = handle
+        .route()
+        .get(message)
+        .execute()
+        .try_next()
+        .await
+        .ok()??;
     if route.header.kind != RouteType::Unicast {
         return None;
     }

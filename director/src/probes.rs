@@ -13,7 +13,12 @@ pub fn targets(model: &Model) -> Vec<hp::Target<EndpointRef>> {
     model
         .services
         .iter()
-        .flat_map(|service| service.endpoints.iter().map(|endpoint| target(service, endpoint)))
+        .flat_map(|service| {
+            service
+                .endpoints
+                .iter()
+                .map(|endpoint| target(service, endpoint))
+        })
         .collect()
 }
 
@@ -22,9 +27,19 @@ fn target(service: &Service, endpoint: &Endpoint) -> hp::Target<EndpointRef> {
     let at = |port: Option<u16>| SocketAddr::new(endpoint.address, port.unwrap_or(endpoint.port));
     let probe = match &policy.probe {
         ProbeSpec::Tcp { port } => hp::Probe::Tcp { address: at(*port) },
-        ProbeSpec::Http { port, host, path, status, body } => {
+        ProbeSpec::Http {
+            port,
+            host,
+            path,
+            status,
+            body,
+        } => {
             let address = at(*port);
-            let host = if host.is_empty() { address.to_string() } else { host.clone() };
+            let host = if host.is_empty() {
+                address.to_string()
+            } else {
+                host.clone()
+            };
             hp::Probe::Http(hp::HttpProbe {
                 address,
                 host,
@@ -35,7 +50,10 @@ fn target(service: &Service, endpoint: &Endpoint) -> hp::Target<EndpointRef> {
         }
     };
     hp::Target {
-        key: EndpointRef { service: service.name.clone(), endpoint: endpoint.name.clone() },
+        key: EndpointRef {
+            service: service.name.clone(),
+            endpoint: endpoint.name.clone(),
+        },
         probe,
         schedule: hp::Schedule {
             interval: policy.interval,

@@ -1,6 +1,9 @@
 //! Reports as text for people.
 
-use std::{path::Path, time::{Duration, SystemTime, UNIX_EPOCH}};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
@@ -23,7 +26,9 @@ pub fn summary(path: &Path, config: &Config) -> String {
 
 /// The whole status.
 pub fn status(report: &StatusReport) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let age = |since_ms: u64| age(now, since_ms);
     let mut out = format!(
         "edge {} (director {}), up {}\n",
@@ -40,7 +45,10 @@ pub fn status(report: &StatusReport) -> String {
         );
     }
     let pass = &report.reconciliation;
-    out += &format!("reconciliation: {} passes, {} repairs", pass.passes, pass.repairs);
+    out += &format!(
+        "reconciliation: {} passes, {} repairs",
+        pass.passes, pass.repairs
+    );
     if let Some(error) = &pass.error {
         out += &format!("; the last one failed: {error}");
     }
@@ -58,7 +66,11 @@ pub fn status(report: &StatusReport) -> String {
     }
     out += &format!("{sites}\n");
     for service in &report.services {
-        out += &format!("\n{}\n{}\n", heading(service), endpoints(&service.endpoints, &age));
+        out += &format!(
+            "\n{}\n{}\n",
+            heading(service),
+            endpoints(&service.endpoints, &age)
+        );
     }
     out.truncate(out.trim_end().len());
     out
@@ -71,7 +83,10 @@ fn heading(service: &ServiceReport) -> String {
         (None, true) => String::new(),
     };
     let vip = std::net::SocketAddr::new(service.vip, service.port);
-    format!("service {}: {} {vip}, mode {}{state}", service.name, service.protocol, service.mode)
+    format!(
+        "service {}: {} {vip}, mode {}{state}",
+        service.name, service.protocol, service.mode
+    )
 }
 
 fn endpoints(endpoints: &[EndpointReport], age: &dyn Fn(u64) -> String) -> Table {
@@ -81,7 +96,11 @@ fn endpoints(endpoints: &[EndpointReport], age: &dyn Fn(u64) -> String) -> Table
     ]);
     for endpoint in endpoints {
         let address = std::net::SocketAddr::new(endpoint.address, endpoint.port);
-        let hop = if endpoint.next_hop { "" } else { " (no next hop)" };
+        let hop = if endpoint.next_hop {
+            ""
+        } else {
+            " (no next hop)"
+        };
         let mut row = vec![
             Cell::new(&endpoint.name),
             Cell::new(&endpoint.site),
@@ -90,7 +109,9 @@ fn endpoints(endpoints: &[EndpointReport], age: &dyn Fn(u64) -> String) -> Table
             Cell::new(age(endpoint.since_unix_ms)),
             Cell::new(&endpoint.cause),
         ];
-        let latency = endpoint.latency_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let latency = endpoint
+            .latency_ms
+            .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
         let numbers = [
             latency,
             percent(endpoint.share),
@@ -105,7 +126,9 @@ fn endpoints(endpoints: &[EndpointReport], age: &dyn Fn(u64) -> String) -> Table
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.iter().copied());
     table
 }
 

@@ -56,11 +56,23 @@ pub fn all() -> Vec<Case> {
         case(lru1, Under::Lru, v4(ACK), 1, Some("empty")),
         case(lru64, Under::Lru, v4(ACK), K64, Some("empty")),
         case(lru512, Under::Lru, v4(ACK), K512, Some("empty")),
-        case("not-ours-4", tunnel, frame4(OTHER4, TCP, ACK), 1, Some("empty")),
+        case(
+            "not-ours-4",
+            tunnel,
+            frame4(OTHER4, TCP, ACK),
+            1,
+            Some("empty"),
+        ),
         case("not-ours-6", tunnel, frame6(OTHER6, ACK), 1, Some("empty")),
         case("tunnel4-established-1", tunnel, v4(ACK), 1, Some(lru1)),
         case("tunnel4-established-64k", tunnel, v4(ACK), K64, Some(lru64)),
-        case("tunnel4-established-512k", tunnel, v4(ACK), K512, Some(lru512)),
+        case(
+            "tunnel4-established-512k",
+            tunnel,
+            v4(ACK),
+            K512,
+            Some(lru512),
+        ),
         case("tunnel6-established-1", tunnel, v6(ACK), 1, Some(lru1)),
         case("tunnel6-established-64k", tunnel, v6(ACK), K64, Some(lru64)),
         case("tunnel4-udp-1", tunnel, frame4(VIP4, UDP, 0), 1, Some(lru1)),
@@ -97,8 +109,18 @@ fn case(
     };
     // Flows come in an order that only mixes turns, so a few rounds are needed
     // until nearly each was met: after four, all but 2 %.
-    let warm = if flows == ALWAYS_NEW { 200_000 } else { flows.max(250) * 4 };
-    Case { name, under, plan, floor, warm }
+    let warm = if flows == ALWAYS_NEW {
+        200_000
+    } else {
+        flows.max(250) * 4
+    };
+    Case {
+        name,
+        under,
+        plan,
+        floor,
+        warm,
+    }
 }
 
 fn frame4(to: [u8; 4], protocol: u8, flags: u8) -> ([u8; FRAME], u32, u32) {

@@ -26,7 +26,10 @@ pub struct Edge {
 
 impl Edge {
     pub fn new() -> Result<Self> {
-        Ok(Self { tunnel: loaded(Mode::Tunnel)?, nat: loaded(Mode::Nat)? })
+        Ok(Self {
+            tunnel: loaded(Mode::Tunnel)?,
+            nat: loaded(Mode::Nat)?,
+        })
     }
 
     pub fn program(&mut self, table: Table) -> Result<ProgramFd> {
@@ -41,8 +44,18 @@ impl Edge {
 fn loaded(mode: Mode) -> Result<Datapath> {
     let options = Options {
         object: Object::embedded()?,
-        limits: Limits { flows: FLOWS, services: 8, endpoints: 32, table_size: TABLE_SIZE },
-        uses: Uses { ipv4: true, ipv6: mode == Mode::Tunnel, nat4: mode == Mode::Nat, nat6: false },
+        limits: Limits {
+            flows: FLOWS,
+            services: 8,
+            endpoints: 32,
+            table_size: TABLE_SIZE,
+        },
+        uses: Uses {
+            ipv4: true,
+            ipv6: mode == Mode::Tunnel,
+            nat4: mode == Mode::Nat,
+            nat6: false,
+        },
         tunnel: TunnelSources {
             v4: Some("198.51.100.1".parse()?),
             v6: Some("2001:db8:1::1".parse()?),
@@ -55,11 +68,34 @@ fn loaded(mode: Mode) -> Result<Datapath> {
     };
     let (mut datapath, _) = Datapath::open(&options)?;
     let endpoints4: Vec<String> = (1..=6).map(|site| format!("198.18.{site}.11")).collect();
-    publish(&mut datapath, "web4", "203.0.113.10", mode, Protocol::Tcp, &endpoints4)?;
+    publish(
+        &mut datapath,
+        "web4",
+        "203.0.113.10",
+        mode,
+        Protocol::Tcp,
+        &endpoints4,
+    )?;
     if mode == Mode::Tunnel {
-        publish(&mut datapath, "udp4", "203.0.113.10", mode, Protocol::Udp, &endpoints4)?;
-        let endpoints6: Vec<String> = (1..=6).map(|site| format!("2001:db8:1{site}::11")).collect();
-        publish(&mut datapath, "web6", "2001:db8:53::10", mode, Protocol::Tcp, &endpoints6)?;
+        publish(
+            &mut datapath,
+            "udp4",
+            "203.0.113.10",
+            mode,
+            Protocol::Udp,
+            &endpoints4,
+        )?;
+        let endpoints6: Vec<String> = (1..=6)
+            .map(|site| format!("2001:db8:1{site}::11"))
+            .collect();
+        publish(
+            &mut datapath,
+            "web6",
+            "2001:db8:53::10",
+            mode,
+            Protocol::Tcp,
+            &endpoints6,
+        )?;
     }
     Ok(datapath)
 }
@@ -77,10 +113,21 @@ fn publish(
         let address = address.parse()?;
         // Some other interface than the one that test runs come in by, as on an
         // edge with two.
-        let hop = Hop { interface: 2, destination: [2; 6], source: [4; 6], mtu: 1500 };
+        let hop = Hop {
+            interface: 2,
+            destination: [2; 6],
+            source: [4; 6],
+            mtu: 1500,
+        };
         datapath.set_hop(address, Some(hop))?;
         let name = Arc::from(format!("e{index}"));
-        endpoints.push(Endpoint { name, site: "dc01".into(), address, port: 80, weight: 1 });
+        endpoints.push(Endpoint {
+            name,
+            site: "dc01".into(),
+            address,
+            port: 80,
+            weight: 1,
+        });
     }
     let planned = endpoints.iter().map(|endpoint| PlannedEndpoint {
         name: endpoint.name.clone(),

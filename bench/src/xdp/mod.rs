@@ -35,7 +35,10 @@ pub fn run(rounds: u32, packets: u32) -> Result<Vec<Row>> {
     let mut bench = Bench::new()?;
     let cases = cases::all();
     let mut figures: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
-    let empty = cases.iter().position(|case| case.under == Under::Empty).context("no floor")?;
+    let empty = cases
+        .iter()
+        .position(|case| case.under == Under::Empty)
+        .context("no floor")?;
     for round in 0..=rounds {
         let bare = bench.bare_empty(packets)?;
         let mut wrapped = Vec::with_capacity(cases.len());
@@ -59,8 +62,13 @@ fn rows(cases: &[Case], figures: &[Vec<f64>]) -> Vec<Row> {
     };
     let row = |(case, values): (&Case, &Vec<f64>)| {
         let floor = case.floor.and_then(of);
-        let ratios: Option<Vec<f64>> =
-            floor.map(|floor| values.iter().zip(floor).map(|(value, floor)| value / floor).collect());
+        let ratios: Option<Vec<f64>> = floor.map(|floor| {
+            values
+                .iter()
+                .zip(floor)
+                .map(|(value, floor)| value / floor)
+                .collect()
+        });
         Row {
             bench: "xdp",
             case: case.name.to_owned(),
@@ -88,7 +96,9 @@ fn pin_to_one_cpu() -> Result<()> {
     };
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let mut one = CpuSet::new();
-    let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    let last = (0..CpuSet::count())
+        .rev()
+        .find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
     one.set(last.context("no CPU to run on")?)?;
     sched_setaffinity(Pid::from_raw(0), &one).context("choosing a CPU")
 }
@@ -112,15 +122,29 @@ unsafe impl aya::Pod for PlanValue {}
 
 impl Bench {
     fn new() -> Result<Self> {
-        let mut bpf = EbpfLoader::new().load(OBJECT).context("loading the benchmark programs")?;
+        let mut bpf = EbpfLoader::new()
+            .load(OBJECT)
+            .context("loading the benchmark programs")?;
         for name in ["bench_wrap", "bench_empty", "bench_lru"] {
-            program(&mut bpf, name)?.load().with_context(|| format!("loading {name}"))?;
+            program(&mut bpf, name)?
+                .load()
+                .with_context(|| format!("loading {name}"))?;
         }
         let lru = program(&mut bpf, "bench_lru")?.fd()?.try_clone()?;
         let empty = program(&mut bpf, "bench_empty")?.fd()?.try_clone()?;
-        let under = bpf.take_map("UNDER_TEST").context("no map UNDER_TEST")?.try_into()?;
+        let under = bpf
+            .take_map("UNDER_TEST")
+            .context("no map UNDER_TEST")?
+            .try_into()?;
         let plan = bpf.take_map("PLAN").context("no map PLAN")?.try_into()?;
-        Ok(Self { bpf, under, plan, edge: Edge::new()?, lru, empty })
+        Ok(Self {
+            bpf,
+            under,
+            plan,
+            edge: Edge::new()?,
+            lru,
+            empty,
+        })
     }
 
     /// The empty program, without a wrapper.
@@ -139,13 +163,18 @@ impl Bench {
         self.under.set(0, &program_fd, 0)?;
         let wrap = program(&mut self.bpf, "bench_wrap")?;
         // Every flow is met before any is measured.
-        measure(wrap, case.plan.mask.saturating_add(1).clamp(1000, case.warm))?;
+        measure(
+            wrap,
+            case.plan.mask.saturating_add(1).clamp(1000, case.warm),
+        )?;
         measure(wrap, packets)
     }
 }
 
 fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program = bpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+    let program = bpf
+        .program_mut(name)
+        .with_context(|| format!("no program {name}"))?;
     Ok(program.try_into()?)
 }
 

@@ -105,12 +105,26 @@ fn look_up(ctx: &XdpContext) -> Option<u32> {
     }
     // SAFETY: in bounds, as compared above.
     let (source, source_port, port) = unsafe {
-        (*((start + 26) as *const u32), *((start + 34) as *const u16), *((start + 36) as *const u16))
+        (
+            *((start + 26) as *const u32),
+            *((start + 34) as *const u16),
+            *((start + 36) as *const u16),
+        )
     };
-    let key = FlowKey { source, source_port, port, service: 0 };
+    let key = FlowKey {
+        source,
+        source_port,
+        port,
+        service: 0,
+    };
     // SAFETY: only whether there is an entry is read.
     if unsafe { LRU.get(&key) }.is_none() {
-        let entry = FlowEntry { endpoint: 1, generation: 1, nat_port: 0, nat_source: 0 };
+        let entry = FlowEntry {
+            endpoint: 1,
+            generation: 1,
+            nat_port: 0,
+            nat_source: 0,
+        };
         LRU.insert(&key, &entry, 0).ok()?;
     }
     let counter = COUNTER.get_ptr_mut(0)?;

@@ -39,11 +39,17 @@ fn try_decap(ctx: &XdpContext) -> Option<()> {
             let is_plain = frame.load::<u8>(ETHERNET)? == 0x45
                 && frame.load::<u8>(ETHERNET + 9)? == IPIP
                 && u16::from_be(frame.load::<u16>(ETHERNET + 6)?) & 0x3fff == 0;
-            (is_plain.then_some(frame.load::<u32>(ETHERNET + 16)?.widen())?, IPV4)
+            (
+                is_plain.then_some(frame.load::<u32>(ETHERNET + 16)?.widen())?,
+                IPV4,
+            )
         }
         <[u32; 4] as Address>::ETHERTYPE => {
             let is_plain = frame.load::<u8>(ETHERNET + 6)? == IP6IP6;
-            (is_plain.then_some(frame.load::<[u32; 4]>(ETHERNET + 24)?)?, IPV6)
+            (
+                is_plain.then_some(frame.load::<[u32; 4]>(ETHERNET + 24)?)?,
+                IPV6,
+            )
         }
         _ => return None,
     };

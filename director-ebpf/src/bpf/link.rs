@@ -1,10 +1,13 @@
 //! The last step: an Ethernet header and an interface.
 
 use aya_ebpf::{
-    bindings::{BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_action},
+    EbpfContext as _,
+    bindings::{
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+        bpf_fib_lookup, xdp_action,
+    },
     helpers::{bpf_fib_lookup as fib_lookup, bpf_redirect},
     programs::XdpContext,
-    EbpfContext as _,
 };
 use director_ebpf::{
     abi::{Address, Endpoint},
@@ -34,7 +37,10 @@ pub fn next_hop<A: Address>(
     hop: &mut NextHop,
 ) -> Result<(), Cause> {
     if endpoint.interface != 0 {
-        *hop = NextHop { interface: endpoint.interface, macs: endpoint.macs };
+        *hop = NextHop {
+            interface: endpoint.interface,
+            macs: endpoint.macs,
+        };
         return Ok(());
     }
     look_up(ctx, endpoint, source.widen(), length, A::FAMILY, hop)

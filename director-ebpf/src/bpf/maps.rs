@@ -157,9 +157,10 @@ impl<A: Maps> Tables<A> for KernelTables {
 /// Counts a packet of a service.
 #[inline(always)]
 pub fn count_steered(service: u32, pick: &Pick, bytes: u16) {
-    for counter in
-        [SERVICE_COUNTERS.get_ptr_mut(service), ENDPOINT_COUNTERS.get_ptr_mut(pick.entry.endpoint)]
-    {
+    for counter in [
+        SERVICE_COUNTERS.get_ptr_mut(service),
+        ENDPOINT_COUNTERS.get_ptr_mut(pick.entry.endpoint),
+    ] {
         if let Some(counter) = counter {
             // SAFETY: a per-CPU value, and XDP programs of one CPU do not
             // interrupt one another.

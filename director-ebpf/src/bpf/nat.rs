@@ -1,13 +1,11 @@
 //! `nat` mode: addresses and ports rewritten in both directions, so that
 //! servers and their routes stay as they are.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST, helpers::bpf_ktime_get_coarse_ns, programs::XdpContext,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
 use director_ebpf::{
     abi::{
-        Address, Endpoint, FlowEntry, NAT_PORT_FIRST, NAT_SOURCES, NatEntry, NatKey,
-        Service, TCP, closing,
+        Address, Endpoint, FlowEntry, NAT_PORT_FIRST, NAT_SOURCES, NatEntry, NatKey, Service, TCP,
+        closing,
     },
     cause::Cause,
     parse::{ETHERNET, Frame as _, Packet, tcp_flags},
@@ -59,9 +57,15 @@ pub fn to_endpoint<A: Maps>(
         }
     }
     let entry = &pick.entry;
-    let source = *sources.get(usize::from(entry.nat_source) % NAT_SOURCES).ok_or(Cause::NoEndpoint)?;
+    let source = *sources
+        .get(usize::from(entry.nat_source) % NAT_SOURCES)
+        .ok_or(Cause::NoEndpoint)?;
     if packet.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) != 0 {
-        close(packet, &nat_key(packet.protocol, endpoint, source, entry.nat_port), closing::CLIENT_FIN);
+        close(
+            packet,
+            &nat_key(packet.protocol, endpoint, source, entry.nat_port),
+            closing::CLIENT_FIN,
+        );
     }
     let mut hop = NextHop::default();
     link::next_hop(ctx, endpoint, source, packet.ip_length, &mut hop)?;
@@ -101,7 +105,13 @@ pub fn to_client<A: Maps>(ctx: &XdpContext, packet: &Packet<A>) -> Result<u32, C
             source_port: (*entry).vip_port,
             destination_port: (*entry).client_port,
         };
-        (after, NextHop { interface: (*entry).interface, macs: (*entry).macs })
+        (
+            after,
+            NextHop {
+                interface: (*entry).interface,
+                macs: (*entry).macs,
+            },
+        )
     };
     rewrite(ctx, packet, &after)?;
     link::send::<A>(ctx, &hop)
@@ -121,7 +131,9 @@ fn has_lost_port<A: Maps>(
         return true;
     };
     let key = nat_key(packet.protocol, endpoint, *source, entry.nat_port);
-    let Some(held) = A::nat().get_ptr_mut(&key) else { return true };
+    let Some(held) = A::nat().get_ptr_mut(&key) else {
+        return true;
+    };
     // SAFETY: a live map value; see `to_client`.
     unsafe {
         if (*held).client != packet.source || (*held).client_port != packet.source_port {
@@ -176,7 +188,11 @@ fn allocate<A: Maps>(
 fn claim<A: Maps>(key: &NatKey<A>, entry: &NatEntry<A>) -> bool {
     // SAFETY: a live map value; two aligned words are read.
     if let Some(held) = unsafe { A::nat().get(key) } {
-        if !is_over(key.protocol as u8, entry.seen.wrapping_sub(held.seen), held.closing) {
+        if !is_over(
+            key.protocol as u8,
+            entry.seen.wrapping_sub(held.seen),
+            held.closing,
+        ) {
             return false;
         }
         // Another CPU may have done the same and taken the port already: the
@@ -274,10 +290,19 @@ fn rewrite<A: Maps>(ctx: &XdpContext, packet: &Packet<A>, after: &Tuple<A>) -> R
     let short = Cause::Truncated;
     // The transport header first, while the offset's bounds are fresh for the
     // verifier.
-    let sum = frame.load::<u16>(packet.transport + checksum).ok_or(short)?;
-    let sum = if packet.protocol == TCP { change.apply(sum) } else { change.apply_udp(sum) };
+    let sum = frame
+        .load::<u16>(packet.transport + checksum)
+        .ok_or(short)?;
+    let sum = if packet.protocol == TCP {
+        change.apply(sum)
+    } else {
+        change.apply_udp(sum)
+    };
     let is_written = frame.store(packet.transport + checksum, sum)
-        && frame.store(packet.transport, [after.source_port, after.destination_port]);
+        && frame.store(
+            packet.transport,
+            [after.source_port, after.destination_port],
+        );
     if !is_written {
         return Err(short);
     }

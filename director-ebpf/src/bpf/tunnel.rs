@@ -53,7 +53,13 @@ pub fn to_endpoint<A: Encapsulate>(
         return Err(Cause::TooBig);
     }
     let mut hop = NextHop::default();
-    link::next_hop(ctx, endpoint, A::narrow(endpoint.tunnel_source), length, &mut hop)?;
+    link::next_hop(
+        ctx,
+        endpoint,
+        A::narrow(endpoint.tunnel_source),
+        length,
+        &mut hop,
+    )?;
     if !pick.is_recorded && A::flows().insert(&key, &pick.entry, 0).is_err() {
         maps::count(Cause::FlowNotRecorded);
     }

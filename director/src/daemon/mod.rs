@@ -71,8 +71,13 @@ struct Clock {
 
 impl Clock {
     fn new() -> Self {
-        let start_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), start_unix }
+        let start_unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            start: Instant::now(),
+            start_unix,
+        }
     }
 
     fn now(&self) -> Duration {
@@ -140,7 +145,10 @@ impl Daemon {
             Ok(()) => Ok(report.latency),
             Err(failure) => Err(probes::failure(failure)),
         };
-        self.event(Event::Probe { endpoint: report.key, outcome });
+        self.event(Event::Probe {
+            endpoint: report.key,
+            outcome,
+        });
     }
 
     /// Gives the core an event and does what it commands. Returns its notices.
@@ -170,7 +178,12 @@ impl Daemon {
     }
 
     fn apply(&mut self, plan: &director_core::ServicePlan) {
-        let service = self.config.model.services.iter().find(|s| s.name == plan.service);
+        let service = self
+            .config
+            .model
+            .services
+            .iter()
+            .find(|s| s.name == plan.service);
         let Some(service) = service else { return };
         let start = Instant::now();
         match self.datapath.apply(service, plan) {
@@ -183,8 +196,16 @@ impl Daemon {
 
     fn notice(&mut self, notice: &Notice) {
         match notice {
-            Notice::Endpoint { endpoint, site, from, to, cause, .. } => {
-                self.metrics.transition(&endpoint.service, &endpoint.endpoint, &to.to_string());
+            Notice::Endpoint {
+                endpoint,
+                site,
+                from,
+                to,
+                cause,
+                ..
+            } => {
+                self.metrics
+                    .transition(&endpoint.service, &endpoint.endpoint, &to.to_string());
                 tracing::info!(%endpoint, %site, "{from} -> {to}: {cause}");
             }
             Notice::Site { site, from, to, .. } => {
@@ -192,12 +213,18 @@ impl Daemon {
                 self.site_since.insert(site.clone(), now);
                 tracing::info!(%site, "{from} -> {to}");
             }
-            Notice::Refused { service, rule, detail } => {
+            Notice::Refused {
+                service,
+                rule,
+                detail,
+            } => {
                 self.metrics.refused(service, rule.to_string());
                 tracing::warn!(%service, "held by rule {rule}: {detail}");
             }
             Notice::Resumed { service } => tracing::info!(%service, "no longer held"),
-            Notice::UnknownTarget { target } => tracing::warn!(%target, "drain of an unknown target"),
+            Notice::UnknownTarget { target } => {
+                tracing::warn!(%target, "drain of an unknown target")
+            }
         }
     }
 
@@ -213,8 +240,12 @@ impl Daemon {
             }
             self.probe_at(*address);
         }
-        let gone: Vec<IpAddr> =
-            self.hops.keys().filter(|address| !hops.contains_key(address)).copied().collect();
+        let gone: Vec<IpAddr> = self
+            .hops
+            .keys()
+            .filter(|address| !hops.contains_key(address))
+            .copied()
+            .collect();
         for address in gone {
             if let Err(error) = self.datapath.set_hop(address, None) {
                 tracing::error!("the next hop of {address} could not be written: {error:#}");
@@ -284,7 +315,8 @@ impl Daemon {
             config.edge = self.config.edge.clone();
         }
         self.config = config;
-        self.addresses.send_replace(start::endpoint_addresses(&self.config.model));
+        self.addresses
+            .send_replace(start::endpoint_addresses(&self.config.model));
         // Before the event: the paces that it tells are then not lost.
         self.prober.set_targets(probes::targets(&self.config.model));
         self.event(Event::Model(self.config.model.clone()));
@@ -325,13 +357,23 @@ impl Daemon {
                 sites.join(", ")
             ));
         }
-        tracing::info!(target = name, "{}", if on { "drain ordered" } else { "drain ended" });
+        tracing::info!(
+            target = name,
+            "{}",
+            if on { "drain ordered" } else { "drain ended" }
+        );
         let notices = self.event(Event::Drain { target, on });
         let notes = notices.into_iter().filter_map(|notice| match notice {
-            Notice::Refused { service, detail, .. } => Some(format!("service {service}: {detail}")),
+            Notice::Refused {
+                service, detail, ..
+            } => Some(format!("service {service}: {detail}")),
             _ => None,
         });
-        Ok(DrainReport { target: name.to_owned(), draining: on, notes: notes.collect() })
+        Ok(DrainReport {
+            target: name.to_owned(),
+            draining: on,
+            notes: notes.collect(),
+        })
     }
 }
 

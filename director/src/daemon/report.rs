@@ -21,8 +21,11 @@ impl Daemon {
             tracing::error!("the counters could not be read: {error:#}");
             Counters::default()
         });
-        let by_endpoint: HashMap<_, Total> =
-            counters.endpoints.iter().map(|(vip, ip, port, total)| ((*vip, *ip, *port), *total)).collect();
+        let by_endpoint: HashMap<_, Total> = counters
+            .endpoints
+            .iter()
+            .map(|(vip, ip, port, total)| ((*vip, *ip, *port), *total))
+            .collect();
         let by_service: HashMap<Vip, Total> = counters.services.iter().copied().collect();
         let status = self.core.status();
         let sites = status.sites.iter().map(|site| SiteReport {
@@ -37,8 +40,10 @@ impl Daemon {
             draining: site.draining,
             share: site.share,
         });
-        let services =
-            status.services.iter().map(|service| self.service(service, &by_service, &by_endpoint));
+        let services = status
+            .services
+            .iter()
+            .map(|service| self.service(service, &by_service, &by_endpoint));
         StatusReport {
             edge: self.config.edge.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -69,9 +74,16 @@ impl Daemon {
         by_service: &HashMap<Vip, Total>,
         by_endpoint: &HashMap<(Vip, std::net::IpAddr, u16), Total>,
     ) -> ServiceReport {
-        let vip = Vip { address: service.vip, port: service.port, protocol: service.protocol };
+        let vip = Vip {
+            address: service.vip,
+            port: service.port,
+            protocol: service.protocol,
+        };
         let endpoints = service.endpoints.iter().map(|e| {
-            let total = by_endpoint.get(&(vip, e.address, e.port)).copied().unwrap_or_default();
+            let total = by_endpoint
+                .get(&(vip, e.address, e.port))
+                .copied()
+                .unwrap_or_default();
             EndpointReport {
                 name: e.name.to_string(),
                 site: e.site.to_string(),
@@ -114,17 +126,32 @@ impl Daemon {
 
     pub(super) fn causes(&self) -> Causes {
         let counters = self.datapath.counters().unwrap_or_default();
-        counters.causes.iter().map(|(cause, count)| (cause.label(), *count)).collect()
+        counters
+            .causes
+            .iter()
+            .map(|(cause, count)| (cause.label(), *count))
+            .collect()
     }
 
     pub(super) fn explain(&self, query: &ExplainRequest) -> Result<ExplainReport, String> {
         let protocol = match query.protocol.as_str() {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
-            other => return Err(format!("{other} is no protocol that is steered: tcp or udp")),
+            other => {
+                return Err(format!(
+                    "{other} is no protocol that is steered: tcp or udp"
+                ));
+            }
         };
-        let flow = Tuple { source: query.source, destination: query.destination, protocol };
-        let found = self.datapath.explain(&flow).map_err(|error| format!("{error:#}"))?;
+        let flow = Tuple {
+            source: query.source,
+            destination: query.destination,
+            protocol,
+        };
+        let found = self
+            .datapath
+            .explain(&flow)
+            .map_err(|error| format!("{error:#}"))?;
         Ok(match found {
             None => ExplainReport {
                 service: None,
@@ -147,12 +174,13 @@ impl Daemon {
     fn explained(&self, found: &Explanation) -> ExplainReport {
         let status = self.core.status();
         let service = status.services.iter().find(|s| {
-            (s.vip, s.port, s.protocol)
-                == (found.vip.address, found.vip.port, found.vip.protocol)
+            (s.vip, s.port, s.protocol) == (found.vip.address, found.vip.port, found.vip.protocol)
         });
         let named = |address, port| {
             let endpoints = service.map(|s| s.endpoints.as_slice()).unwrap_or_default();
-            endpoints.iter().find(|e| (e.address, e.port) == (address, port))
+            endpoints
+                .iter()
+                .find(|e| (e.address, e.port) == (address, port))
         };
         let endpoint = named(found.endpoint, found.port);
         let name = endpoint.map_or_else(|| found.endpoint.to_string(), |e| e.name.to_string());
@@ -165,7 +193,9 @@ impl Daemon {
                 table_name.as_deref().unwrap_or("another endpoint")
             )
         } else if found.by_flow {
-            format!("{name}: the flow is recorded there, and slot {slot} of the table says the same")
+            format!(
+                "{name}: the flow is recorded there, and slot {slot} of the table says the same"
+            )
         } else {
             format!("{name}: no record of the flow; slot {slot} of the table belongs to it")
         };

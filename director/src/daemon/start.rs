@@ -9,8 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use director_core::{
-    Adopted, Core, CoreOptions, EndpointRef, EndpointState, Event, Mode, Model, Target,
-    TableSize,
+    Adopted, Core, CoreOptions, EndpointRef, EndpointState, Event, Mode, Model, TableSize, Target,
 };
 use health_probes::Prober;
 use nix::fcntl::{Flock, FlockArg};
@@ -52,13 +51,20 @@ impl Daemon {
             core: Core::new(CoreOptions { table_size }),
             datapath,
             prober,
-            metrics: Metrics::new(),
+            metrics: Metrics::default(),
             clock: Clock::new(),
             site_since: HashMap::new(),
             reconciliation: ReconciliationReport::default(),
             hops: net::NextHops::new(),
             addresses,
-            inputs: Inputs { reports, hops, requests, terminate, interrupt, hangup },
+            inputs: Inputs {
+                reports,
+                hops,
+                requests,
+                terminate,
+                interrupt,
+                hangup,
+            },
             path,
             config,
             _lock: lock,
@@ -94,11 +100,21 @@ impl Daemon {
             tracing::info!("removed the service at {}:{}", vip.address, vip.port);
         }
         let mut adopted = Vec::new();
-        for service in held.iter().filter(|service| is_kept(&service.vip, service.mode)) {
-            let Some((_, name)) = known.get(&service.vip) else { continue };
+        for service in held
+            .iter()
+            .filter(|service| is_kept(&service.vip, service.mode))
+        {
+            let Some((_, name)) = known.get(&service.vip) else {
+                continue;
+            };
             for (address, port, state) in &service.endpoints {
                 let service = (*name).into();
-                adopted.push(Adopted { service, address: *address, port: *port, state: *state });
+                adopted.push(Adopted {
+                    service,
+                    address: *address,
+                    port: *port,
+                    state: *state,
+                });
             }
             tracing::info!(service = name, "adopted from the kernel");
         }
@@ -115,21 +131,31 @@ impl Daemon {
     /// The kernel knows drains of endpoints only. Where all of a site's drain,
     /// it was the site that was drained, and so it can be undrained as one.
     fn drain_site_instead(&mut self, site: &str) {
-        self.event(Event::Drain { target: Target::Site(site.into()), on: true });
+        self.event(Event::Drain {
+            target: Target::Site(site.into()),
+            on: true,
+        });
         let endpoints: Vec<EndpointRef> = self
             .config
             .model
             .services
             .iter()
             .flat_map(|service| {
-                service.endpoints.iter().filter(|e| &*e.site == site).map(|endpoint| EndpointRef {
-                    service: service.name.clone(),
-                    endpoint: endpoint.name.clone(),
-                })
+                service
+                    .endpoints
+                    .iter()
+                    .filter(|e| &*e.site == site)
+                    .map(|endpoint| EndpointRef {
+                        service: service.name.clone(),
+                        endpoint: endpoint.name.clone(),
+                    })
             })
             .collect();
         for endpoint in endpoints {
-            self.event(Event::Drain { target: Target::Endpoint(endpoint), on: false });
+            self.event(Event::Drain {
+                target: Target::Endpoint(endpoint),
+                on: false,
+            });
         }
     }
 
@@ -154,10 +180,15 @@ fn drained_sites(model: &Model, adopted: &[Adopted]) -> BTreeSet<String> {
     let mut sites: HashMap<&str, bool> = HashMap::new();
     for service in &model.services {
         for endpoint in &service.endpoints {
-            let site_weight =
-                model.sites.iter().find(|s| s.name == endpoint.site).map_or(0, |s| s.weight);
+            let site_weight = model
+                .sites
+                .iter()
+                .find(|s| s.name == endpoint.site)
+                .map_or(0, |s| s.weight);
             let held = adopted.iter().find(|a| {
-                a.service == service.name && a.address == endpoint.address && a.port == endpoint.port
+                a.service == service.name
+                    && a.address == endpoint.address
+                    && a.port == endpoint.port
             });
             let is_drained = held.is_some_and(|a| a.state == EndpointState::Draining)
                 && endpoint.weight > 0
@@ -166,20 +197,30 @@ fn drained_sites(model: &Model, adopted: &[Adopted]) -> BTreeSet<String> {
             *all &= is_drained;
         }
     }
-    sites.into_iter().filter(|(_, all)| *all).map(|(site, _)| site.to_owned()).collect()
+    sites
+        .into_iter()
+        .filter(|(_, all)| *all)
+        .map(|(site, _)| site.to_owned())
+        .collect()
 }
 
 /// Addresses whose next hops are to be known.
 pub fn endpoint_addresses(model: &Model) -> Vec<IpAddr> {
-    let addresses: BTreeSet<IpAddr> =
-        model.services.iter().flat_map(|s| s.endpoints.iter().map(|e| e.address)).collect();
+    let addresses: BTreeSet<IpAddr> = model
+        .services
+        .iter()
+        .flat_map(|s| s.endpoints.iter().map(|e| e.address))
+        .collect();
     addresses.into_iter().collect()
 }
 
 /// Which flow maps a model needs at full size.
 pub fn uses(model: &Model) -> Uses {
     let any = |v4: bool, nat: bool| {
-        model.services.iter().any(|s| s.vip.is_ipv4() == v4 && (!nat || s.mode == Mode::Nat))
+        model
+            .services
+            .iter()
+            .any(|s| s.vip.is_ipv4() == v4 && (!nat || s.mode == Mode::Nat))
     };
     Uses {
         ipv4: any(true, false),
@@ -219,7 +260,11 @@ async fn preflight(config: &Config) -> Result<()> {
     }
     let ours = net::addresses().await?;
     let nat = &config.edge.nat;
-    let sources = nat.v4.iter().map(|a| IpAddr::V4(*a)).chain(nat.v6.iter().map(|a| IpAddr::V6(*a)));
+    let sources = nat
+        .v4
+        .iter()
+        .map(|a| IpAddr::V4(*a))
+        .chain(nat.v6.iter().map(|a| IpAddr::V6(*a)));
     for source in sources {
         if ours.iter().any(|(_, address)| *address == source) {
             problems.push(format!(
@@ -228,5 +273,9 @@ async fn preflight(config: &Config) -> Result<()> {
             ));
         }
     }
-    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("\n")) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        bail!("{}", problems.join("\n"))
+    }
 }

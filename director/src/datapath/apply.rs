@@ -35,8 +35,11 @@ impl Datapath {
             },
         };
         let placed = self.desired.place(index, plan)?;
-        let table: Vec<u32> =
-            plan.table.iter().map(|slot| placed[usize::from(*slot)].0 as u32).collect();
+        let table: Vec<u32> = plan
+            .table
+            .iter()
+            .map(|slot| placed[usize::from(*slot)].0 as u32)
+            .collect();
         anyhow::ensure!(
             table.len() == self.table_size,
             "the plan of service {} has {} slots, the maps have {}",
@@ -58,7 +61,13 @@ impl Datapath {
         let kept: std::collections::HashSet<usize> = placed.iter().map(|(slot, _)| *slot).collect();
         self.retire(index, |slot| !kept.contains(&slot))?;
         let name = Some(service.name.clone());
-        let desired = DesiredService { name, vip, mode: service.mode, bank, table };
+        let desired = DesiredService {
+            name,
+            vip,
+            mode: service.mode,
+            bank,
+            table,
+        };
         if is_new {
             self.reset_service_counter(index)?;
             self.publish(index, &desired)?;
@@ -89,7 +98,9 @@ impl Datapath {
     pub fn remove_adopted(&mut self, keep: impl Fn(&Vip, Mode) -> bool) -> Result<Vec<Vip>> {
         let mut removed = Vec::new();
         for index in 0..self.desired.services.len() {
-            let Some(service) = &self.desired.services[index] else { continue };
+            let Some(service) = &self.desired.services[index] else {
+                continue;
+            };
             if service.name.is_none() && !keep(&service.vip, service.mode) {
                 removed.push(service.vip);
                 self.remove_at(index)?;
@@ -99,7 +110,9 @@ impl Datapath {
     }
 
     fn remove_at(&mut self, index: usize) -> Result<()> {
-        let Some(service) = self.desired.services[index].take() else { return Ok(()) };
+        let Some(service) = self.desired.services[index].take() else {
+            return Ok(());
+        };
         let is_last = !self
             .desired
             .services
@@ -124,7 +137,9 @@ impl Datapath {
             Some(service) => 1 - service.bank,
             None => 0,
         };
-        self.maps.slots.write(bank_start(index, bank, self.table_size), table);
+        self.maps
+            .slots
+            .write(bank_start(index, bank, self.table_size), table);
         self.maps.banks.set(index, bank);
         bank
     }
@@ -163,7 +178,10 @@ impl Datapath {
 
     /// Makes packets find the service.
     pub(super) fn publish(&mut self, index: usize, service: &DesiredService) -> Result<()> {
-        let value = Service { index: index as u32, mode: mode_value(service.mode) };
+        let value = Service {
+            index: index as u32,
+            mode: mode_value(service.mode),
+        };
         if family(service.vip.address) == 4 {
             publish(&mut self.maps.v4, &service.vip, value)
         } else {

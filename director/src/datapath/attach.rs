@@ -57,12 +57,19 @@ impl Datapath {
     /// # Errors
     /// When a pin cannot be removed.
     pub fn detach_others(&mut self, keep: &[String]) -> Result<Vec<String>> {
-        let Some(pins) = &self.pins else { return Ok(Vec::new()) };
+        let Some(pins) = &self.pins else {
+            return Ok(Vec::new());
+        };
         let kept: Vec<_> = keep.iter().map(|interface| pins.link(interface)).collect();
         let mut removed = Vec::new();
         for path in pins.links().into_iter().filter(|path| !kept.contains(path)) {
             fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-            removed.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            removed.push(
+                path.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
         }
         Ok(removed)
     }
@@ -76,20 +83,23 @@ pub(super) fn attach(
     how: Attach,
 ) -> Result<Attached> {
     let pin = pins.map(|pins| pins.link(interface));
-    if let Some(pin) = &pin {
-        if replace(program, pin).with_context(|| format!("interface {interface}"))? {
-            return Ok(Attached::Kept);
-        }
+    if let Some(pin) = &pin
+        && replace(program, pin).with_context(|| format!("interface {interface}"))?
+    {
+        return Ok(Attached::Kept);
     }
     let index = nix::net::if_::if_nametoindex(interface).map_err(|_| {
         anyhow!("there is no interface {interface}\n  help: `ip link` lists them; edge.interfaces names those to steer on")
     })?;
     let (link, mode) = create(program, interface, index, how)?;
-    let Some(pin) = pin else { return Ok(Attached::New(mode)) };
+    let Some(pin) = pin else {
+        return Ok(Attached::New(mode));
+    };
     let link = FdLink::try_from(program.take_link(link)?).map_err(|_| {
         anyhow!("this kernel has no XDP links (they came with Linux 5.9), so steering would end with this process")
     })?;
-    link.pin(&pin).with_context(|| format!("pinning the link of {interface}"))?;
+    link.pin(&pin)
+        .with_context(|| format!("pinning the link of {interface}"))?;
     Ok(Attached::New(mode))
 }
 

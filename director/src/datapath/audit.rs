@@ -55,8 +55,14 @@ impl Datapath {
     fn audit_settings(&mut self, found: &mut Vec<Difference>) -> Result<()> {
         let kernel = self.maps.settings.get(&0, 0).context("reading SETTINGS")?.0;
         if kernel != self.settings {
-            self.maps.settings.set(0, P(self.settings), 0).context("writing SETTINGS")?;
-            found.push(Difference { map: "SETTINGS", detail: "was another".to_owned() });
+            self.maps
+                .settings
+                .set(0, P(self.settings), 0)
+                .context("writing SETTINGS")?;
+            found.push(Difference {
+                map: "SETTINGS",
+                detail: "was another".to_owned(),
+            });
         }
         Ok(())
     }
@@ -64,10 +70,21 @@ impl Datapath {
     fn audit_endpoints(&mut self, found: &mut Vec<Difference>) -> Result<()> {
         for (index, wanted) in self.desired.endpoints.iter().enumerate().skip(1) {
             let index = index as u32;
-            let kernel = self.maps.endpoints.get(&index, 0).context("reading ENDPOINTS")?.0;
+            let kernel = self
+                .maps
+                .endpoints
+                .get(&index, 0)
+                .context("reading ENDPOINTS")?
+                .0;
             if kernel != *wanted {
-                self.maps.endpoints.set(index, P(*wanted), 0).context("writing ENDPOINTS")?;
-                found.push(Difference { map: "ENDPOINTS", detail: format!("[{index}] was another") });
+                self.maps
+                    .endpoints
+                    .set(index, P(*wanted), 0)
+                    .context("writing ENDPOINTS")?;
+                found.push(Difference {
+                    map: "ENDPOINTS",
+                    detail: format!("[{index}] was another"),
+                });
             }
         }
         Ok(())
@@ -78,7 +95,11 @@ impl Datapath {
             let Some(service) = service else { continue };
             let start = bank_start(index, service.bank, self.table_size);
             let kernel = self.maps.slots.read(start, self.table_size);
-            let wrong = kernel.iter().zip(&service.table).filter(|(a, b)| a != b).count();
+            let wrong = kernel
+                .iter()
+                .zip(&service.table)
+                .filter(|(a, b)| a != b)
+                .count();
             if wrong > 0 {
                 self.maps.slots.write(start, &service.table);
                 found.push(Difference {
@@ -103,12 +124,19 @@ fn audit_services<A: Address + std::hash::Hash>(
     services: &[(usize, &DesiredService)],
     found: &mut Vec<Difference>,
 ) -> Result<()> {
-    let names = if of == 4 { ("SERVICES4", "VIPS4") } else { ("SERVICES6", "VIPS6") };
+    let names = if of == 4 {
+        ("SERVICES4", "VIPS4")
+    } else {
+        ("SERVICES6", "VIPS6")
+    };
     let mut wanted: HashMap<ServiceKey<A>, Service> = HashMap::new();
     let mut vips: HashMap<A, u32> = HashMap::new();
     for (index, service) in services.iter().filter(|(_, s)| family(s.vip.address) == of) {
         let key = service_key::<A>(&service.vip);
-        let value = Service { index: *index as u32, mode: mode_value(service.mode) };
+        let value = Service {
+            index: *index as u32,
+            mode: mode_value(service.mode),
+        };
         wanted.insert(key, value);
         vips.insert(key.address, 1);
     }
@@ -128,7 +156,12 @@ where
     V: aya::Pod + PartialEq,
 {
     let kernel: Vec<(P<K>, V)> = map.iter().collect::<Result<_, _>>().context(name)?;
-    let mut note = |detail: &str| found.push(Difference { map: name, detail: detail.to_owned() });
+    let mut note = |detail: &str| {
+        found.push(Difference {
+            map: name,
+            detail: detail.to_owned(),
+        })
+    };
     for (key, value) in kernel {
         match wanted.remove(&key.0) {
             Some(right) if right == value => {}

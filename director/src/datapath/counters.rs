@@ -7,7 +7,11 @@ use director_ebpf::{
     cause::Cause,
 };
 
-use super::{Datapath, desired::Vip, plain::{P, address}};
+use super::{
+    Datapath,
+    desired::Vip,
+    plain::{P, address},
+};
 use std::net::IpAddr;
 
 /// Packets, bytes and new flows over all CPUs.
@@ -48,10 +52,16 @@ impl Datapath {
             };
             let ip = address(entry.address, entry.family);
             let total = total(&self.maps.endpoint_counters, index)?;
-            counters.endpoints.push((service.vip, ip, u16::from_be(entry.port), total));
+            counters
+                .endpoints
+                .push((service.vip, ip, u16::from_be(entry.port), total));
         }
         for cause in Cause::ALL {
-            let values = self.maps.causes.get(&(*cause as u32), 0).context("reading CAUSES")?;
+            let values = self
+                .maps
+                .causes
+                .get(&(*cause as u32), 0)
+                .context("reading CAUSES")?;
             counters.causes.push((*cause, values.iter().sum()));
         }
         Ok(counters)
@@ -78,5 +88,6 @@ fn total(map: &PerCpuArray<MapData, P<Counter>>, index: usize) -> Result<Total> 
 fn reset(map: &mut PerCpuArray<MapData, P<Counter>>, index: usize) -> Result<()> {
     let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?;
     let zero = PerCpuValues::try_from(vec![P(Counter::default()); cpus])?;
-    map.set(index as u32, zero, 0).context("resetting a counter")
+    map.set(index as u32, zero, 0)
+        .context("resetting a counter")
 }

@@ -9,7 +9,11 @@ use aya::{
     programs::Xdp,
 };
 
-use super::{Attached, Object, Pins, attach, maps::typed, plain::{P, wide}};
+use super::{
+    Attached, Object, Pins, attach,
+    maps::typed,
+    plain::{P, wide},
+};
 use crate::config::Attach;
 
 const PROGRAM: &str = "director_decap";
@@ -43,9 +47,16 @@ pub fn start(decap: &Decap) -> Result<Attached> {
     for name in ["DECAP", "DECAPPED"] {
         loader.map_pin_path(name, pins.map(name));
     }
-    let mut bpf = decap.object.load(&mut loader).map_err(super::explain_load)?;
+    let mut bpf = decap
+        .object
+        .load(&mut loader)
+        .map_err(super::explain_load)?;
     let mut map: HashMap<MapData, P<[u32; 4]>, u32> = typed(&mut bpf, "DECAP")?;
-    let wanted: Vec<_> = decap.addresses.iter().map(|address| wide(*address)).collect();
+    let wanted: Vec<_> = decap
+        .addresses
+        .iter()
+        .map(|address| wide(*address))
+        .collect();
     for address in &wanted {
         map.insert(P(*address), 1, 0).context("writing DECAP")?;
     }
@@ -57,7 +68,9 @@ pub fn start(decap: &Decap) -> Result<Attached> {
         .program_mut(PROGRAM)
         .with_context(|| format!("the object has no program {PROGRAM}"))?
         .try_into()?;
-    program.load().context("the kernel's verifier refused the program")?;
+    program
+        .load()
+        .context("the kernel's verifier refused the program")?;
     attach::attach(program, Some(&pins), &decap.interface, decap.attach)
 }
 

@@ -26,7 +26,11 @@ pub struct Vip {
 
 impl From<&Service> for Vip {
     fn from(service: &Service) -> Self {
-        Self { address: service.vip, port: service.port, protocol: service.protocol }
+        Self {
+            address: service.vip,
+            port: service.port,
+            protocol: service.protocol,
+        }
     }
 }
 
@@ -80,7 +84,9 @@ impl Desired {
 
     /// Index of the service at `vip`.
     pub fn service_at(&self, vip: &Vip) -> Option<usize> {
-        self.services.iter().position(|s| s.as_ref().is_some_and(|s| s.vip == *vip))
+        self.services
+            .iter()
+            .position(|s| s.as_ref().is_some_and(|s| s.vip == *vip))
     }
 
     /// Index of the service called `name`.
@@ -95,9 +101,15 @@ impl Desired {
     /// # Errors
     /// When all are taken.
     pub fn free_service(&self) -> Result<usize> {
-        self.services.iter().position(Option::is_none).with_context(|| {
-            format!("all {} services are in use: raise edge.limits.services", self.services.len())
-        })
+        self.services
+            .iter()
+            .position(Option::is_none)
+            .with_context(|| {
+                format!(
+                    "all {} services are in use: raise edge.limits.services",
+                    self.services.len()
+                )
+            })
     }
 
     /// The entries that a plan asks for, as `(index, entry)` in the plan's
@@ -115,8 +127,11 @@ impl Desired {
             .map(|(index, e)| ((e.address, e.family, e.port), index))
             .collect();
         for planned in &plan.endpoints {
-            let identity =
-                (wide(planned.address), family(planned.address), planned.port.to_be());
+            let identity = (
+                wide(planned.address),
+                family(planned.address),
+                planned.port.to_be(),
+            );
             let held = holders.get(&identity).copied();
             let index = match held {
                 Some(index) => index,
@@ -142,7 +157,9 @@ impl Desired {
             placed.push((index, entry));
         }
         ensure!(
-            plan.table.iter().all(|slot| usize::from(*slot) < placed.len()),
+            plan.table
+                .iter()
+                .all(|slot| usize::from(*slot) < placed.len()),
             "the plan of service {} points outside of its endpoints",
             plan.service
         );
@@ -210,7 +227,12 @@ pub fn hop_of(entry: &Endpoint) -> Option<Hop> {
         return None;
     }
     let (destination, source) = split_macs(entry.macs);
-    Some(Hop { interface: entry.interface, destination, source, mtu: entry.mtu })
+    Some(Hop {
+        interface: entry.interface,
+        destination,
+        source,
+        mtu: entry.mtu,
+    })
 }
 
 pub fn mode_value(value: Mode) -> u32 {

@@ -72,8 +72,13 @@ impl Datapath {
             ip_length: 0,
             transport: 0,
         };
-        let tables = View { datapath: self, maps };
-        let Some(service) = tables.service(&steer::service_key(&packet)) else { return Ok(None) };
+        let tables = View {
+            datapath: self,
+            maps,
+        };
+        let Some(service) = tables.service(&steer::service_key(&packet)) else {
+            return Ok(None);
+        };
         let key = steer::flow_key(&packet, &service);
         let mut pick = Pick::default();
         let picked = steer::pick(&tables, &service, &packet, &key, &mut pick)
@@ -110,7 +115,11 @@ struct View<'a, A: Address> {
 
 impl<A: Address> Tables<A> for View<'_, A> {
     fn service(&self, key: &ServiceKey<A>) -> Option<Service> {
-        self.maps.services.get(&P(*key), 0).ok().map(|P(service)| service)
+        self.maps
+            .services
+            .get(&P(*key), 0)
+            .ok()
+            .map(|P(service)| service)
     }
 
     fn flow(&self, key: &FlowKey<A>, entry: &mut FlowEntry) -> bool {
@@ -131,6 +140,11 @@ impl<A: Address> Tables<A> for View<'_, A> {
         let size = self.datapath.table_size;
         let bank = self.datapath.maps.banks.get(service as usize) & 1;
         let slot = steer::slot(hash, size as u32) as usize;
-        Some(self.datapath.maps.slots.get(bank_start(service as usize, bank, size) + slot))
+        Some(
+            self.datapath
+                .maps
+                .slots
+                .get(bank_start(service as usize, bank, size) + slot),
+        )
     }
 }

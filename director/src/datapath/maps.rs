@@ -64,12 +64,18 @@ where
     M: TryFrom<Map>,
     M::Error: std::error::Error + Send + Sync + 'static,
 {
-    let map = bpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
+    let map = bpf
+        .take_map(name)
+        .with_context(|| format!("the object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name}"))
 }
 
 fn words(bpf: &mut Ebpf, name: &str) -> Result<Words> {
-    let map = bpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
-    let Map::Array(data) = map else { anyhow::bail!("map {name} is no array") };
+    let map = bpf
+        .take_map(name)
+        .with_context(|| format!("the object has no map {name}"))?;
+    let Map::Array(data) = map else {
+        anyhow::bail!("map {name} is no array")
+    };
     Words::new(&data).with_context(|| format!("map {name}"))
 }

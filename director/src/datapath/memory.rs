@@ -25,7 +25,11 @@ impl Words {
     /// When it is not an array of four-byte values, or cannot be mapped.
     pub fn new(map: &MapData) -> Result<Self> {
         let info = map.info()?;
-        ensure!(info.value_size() == 4, "values of {} bytes, not 4", info.value_size());
+        ensure!(
+            info.value_size() == 4,
+            "values of {} bytes, not 4",
+            info.value_size()
+        );
         let length = info.max_entries() as usize;
         let memory = MmapOptions::new()
             .len(length * STRIDE)
@@ -39,7 +43,13 @@ impl Words {
         // SAFETY: in bounds of the mapping, which lives as long as `self`, and
         // aligned, as a mapping starts on a page. Others (the kernel, another
         // mapping of the same map) may write at any time, hence atomics.
-        unsafe { &*self.memory.as_mut_ptr().add(index * STRIDE).cast::<AtomicU32>() }
+        unsafe {
+            &*self
+                .memory
+                .as_mut_ptr()
+                .add(index * STRIDE)
+                .cast::<AtomicU32>()
+        }
     }
 
     /// Reads a word; what was written before it was stored is seen.
@@ -54,7 +64,9 @@ impl Words {
 
     /// Reads `count` words from `start`.
     pub fn read(&self, start: usize, count: usize) -> Vec<u32> {
-        (start..start + count).map(|index| self.get(index)).collect()
+        (start..start + count)
+            .map(|index| self.get(index))
+            .collect()
     }
 
     /// Writes `values` from `start`.

@@ -67,7 +67,10 @@ fn check_abi(bytes: &[u8]) -> Result<()> {
         .section_by_name(ABI_SECTION)
         .with_context(|| format!("it has no section {ABI_SECTION}: not an object of director"))?;
     let data = section.data().context("its ABI section cannot be read")?;
-    let found = data.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+    let found = data
+        .get(..4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u32::from_le_bytes);
     match found {
         Some(ABI_VERSION) => Ok(()),
         Some(other) => bail!(

@@ -18,7 +18,9 @@ pub struct Pins {
 
 impl Pins {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self {
+            root: root.to_owned(),
+        }
     }
 
     /// Makes the directory.
@@ -51,12 +53,15 @@ impl Pins {
 
     pub fn link(&self, interface: &str) -> PathBuf {
         // Dots are refused in names on a BPF file system.
-        self.root.join(format!("link-{}", interface.replace('.', "_")))
+        self.root
+            .join(format!("link-{}", interface.replace('.', "_")))
     }
 
     /// Pinned links: all files that `link` could have named.
     pub fn links(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(&self.root) else {
+            return Vec::new();
+        };
         entries
             .flatten()
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("link-"))
@@ -70,7 +75,10 @@ impl Pins {
     /// # Errors
     /// When a pin cannot be removed, or the directory holds something else.
     pub fn remove(&self) -> Result<Vec<PathBuf>> {
-        let maps = MAPS.iter().chain(&["DECAP", "DECAPPED"]).map(|name| self.map(name));
+        let maps = MAPS
+            .iter()
+            .chain(&["DECAP", "DECAPPED"])
+            .map(|name| self.map(name));
         let mut removed = Vec::new();
         for path in self.links().into_iter().chain(maps) {
             match fs::remove_file(&path) {

@@ -41,7 +41,11 @@ pub fn address(words: [u32; 4], family: u8) -> IpAddr {
 /// Ethernet addresses of a next hop, as the ABI keeps them.
 pub fn macs(destination: [u8; 6], source: [u8; 6]) -> [u16; 6] {
     let mut words = [0; 6];
-    let bytes = destination.iter().chain(&source).copied().collect::<Vec<_>>();
+    let bytes = destination
+        .iter()
+        .chain(&source)
+        .copied()
+        .collect::<Vec<_>>();
     for (word, pair) in words.iter_mut().zip(bytes.chunks(2)) {
         *word = u16::from_ne_bytes([pair[0], pair[1]]);
     }
@@ -51,7 +55,10 @@ pub fn macs(destination: [u8; 6], source: [u8; 6]) -> [u16; 6] {
 /// The reverse of [`macs`].
 pub fn split_macs(words: [u16; 6]) -> ([u8; 6], [u8; 6]) {
     let mut bytes = [[0; 6]; 2];
-    for (byte, value) in bytes.iter_mut().flatten().zip(words.iter().flat_map(|w| w.to_ne_bytes()))
+    for (byte, value) in bytes
+        .iter_mut()
+        .flatten()
+        .zip(words.iter().flat_map(|w| w.to_ne_bytes()))
     {
         *byte = value;
     }
@@ -78,6 +85,9 @@ mod tests {
         let words = macs([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]);
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
         assert_eq!(bytes, (1..=12).collect::<Vec<u8>>());
-        assert_eq!(split_macs(words), ([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]));
+        assert_eq!(
+            split_macs(words),
+            ([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12])
+        );
     }
 }

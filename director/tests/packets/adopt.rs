@@ -32,7 +32,14 @@ impl Place {
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        mount(Some("bpf"), folder.path(), Some("bpf"), MsFlags::empty(), none).unwrap();
+        mount(
+            Some("bpf"),
+            folder.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            none,
+        )
+        .unwrap();
         Some(Self { folder })
     }
 
@@ -79,9 +86,20 @@ fn a_restart_moves_no_flow_and_changes_no_map() {
     drop(edge);
 
     let (mut edge, held) = place.open();
-    let endpoints =
-        web.endpoints.iter().zip(states).map(|(e, state)| (e.address, e.port, state)).collect();
-    assert_eq!(held, [Held { vip: Vip::from(&web), mode: Mode::Tunnel, endpoints }]);
+    let endpoints = web
+        .endpoints
+        .iter()
+        .zip(states)
+        .map(|(e, state)| (e.address, e.port, state))
+        .collect();
+    assert_eq!(
+        held,
+        [Held {
+            vip: Vip::from(&web),
+            mode: Mode::Tunnel,
+            endpoints
+        }]
+    );
     let after: Vec<_> = (1000..1100).map(|port| owner(&mut edge, port)).collect();
     assert_eq!(before, after);
     // The plan that held is applied again, as a daemon does.
@@ -101,15 +119,24 @@ fn the_program_stays_attached_without_a_process_and_is_replaced_in_place() {
     let (mut edge, _) = place.open();
     let first = edge.datapath.attach("lo", Attach::Auto).unwrap();
     assert!(matches!(first, Attached::New(_)));
-    assert_eq!(edge.datapath.attach("lo", Attach::Auto).unwrap(), Attached::Kept);
+    assert_eq!(
+        edge.datapath.attach("lo", Attach::Auto).unwrap(),
+        Attached::Kept
+    );
     drop(edge);
     assert!(place.root().join("link-lo").exists());
 
     let (mut edge, _) = place.open();
-    assert_eq!(edge.datapath.attach("lo", Attach::Auto).unwrap(), Attached::Kept);
+    assert_eq!(
+        edge.datapath.attach("lo", Attach::Auto).unwrap(),
+        Attached::Kept
+    );
     // An interface that is no longer configured is let go.
     assert_eq!(edge.datapath.detach_others(&[]).unwrap(), ["link-lo"]);
-    assert!(matches!(edge.datapath.attach("lo", Attach::Generic).unwrap(), Attached::New(_)));
+    assert!(matches!(
+        edge.datapath.attach("lo", Attach::Generic).unwrap(),
+        Attached::New(_)
+    ));
 }
 
 #[test]
@@ -127,7 +154,10 @@ fn unload_leaves_nothing() {
     // Another program can have the interface again.
     let (mut edge, held) = place.open();
     assert_eq!(held, []);
-    assert!(matches!(edge.datapath.attach("lo", Attach::Auto).unwrap(), Attached::New(_)));
+    assert!(matches!(
+        edge.datapath.attach("lo", Attach::Auto).unwrap(),
+        Attached::New(_)
+    ));
 }
 
 #[test]
@@ -139,9 +169,17 @@ fn an_interface_that_another_program_holds_is_told_of() {
     let other = Pins::new(&place.folder.path().join("other"));
     let (mut second, _) = Datapath::open(&options(Some(other)).unwrap()).unwrap();
     let error = second.attach("lo", Attach::Auto).unwrap_err();
-    assert!(error.to_string().contains("another XDP program holds interface lo"), "{error:#}");
+    assert!(
+        error
+            .to_string()
+            .contains("another XDP program holds interface lo"),
+        "{error:#}"
+    );
     let error = second.attach("nope0", Attach::Auto).unwrap_err();
-    assert!(error.to_string().contains("there is no interface nope0"), "{error:#}");
+    assert!(
+        error.to_string().contains("there is no interface nope0"),
+        "{error:#}"
+    );
 }
 
 #[test]
@@ -154,8 +192,26 @@ fn other_sizes_than_pinned_are_refused_and_change_nothing() {
     let mut larger = options(Some(Pins::new(&place.root()))).unwrap();
     larger.limits.flows = 8192;
     let error = Datapath::open(&larger).err().unwrap();
-    assert!(format!("{error:#}").contains("FLOWS4 holds 4096 entries"), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("FLOWS4 holds 4096 entries"),
+        "{error:#}"
+    );
     let (_, held) = place.open();
+    assert_eq!(held.len(), 1);
+}
+
+#[test]
+fn a_map_that_nothing_uses_may_change_its_size() {
+    let Some(place) = Place::new() else { return };
+    let (mut edge, _) = place.open();
+    let web = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &ENDPOINTS);
+    edge.apply(&web, &[EndpointState::Active; 3]);
+    drop(edge);
+    let mut changed = options(Some(Pins::new(&place.root()))).unwrap();
+    changed.uses.ipv6 = false;
+    changed.uses.nat4 = false;
+    changed.uses.nat6 = false;
+    let (_, held) = Datapath::open(&changed).unwrap();
     assert_eq!(held.len(), 1);
 }
 
@@ -167,6 +223,9 @@ fn a_folder_without_a_bpf_file_system_is_told_of() {
     let folder = tempfile::tempdir().unwrap();
     let pins = Pins::new(&folder.path().join("director"));
     let error = Datapath::open(&options(Some(pins)).unwrap()).err().unwrap();
-    assert!(format!("{error:#}").contains("help: mount -t bpf bpf"), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("help: mount -t bpf bpf"),
+        "{error:#}"
+    );
     assert!(!Path::new(&folder.path().join("director")).exists());
 }

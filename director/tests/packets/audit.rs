@@ -10,8 +10,15 @@ use crate::{
 #[test]
 fn nothing_is_found_where_nothing_is_wrong() {
     for mode in [Mode::Tunnel, Mode::Nat] {
-        let web = service("203.0.113.10", Protocol::Tcp, mode, &["198.18.1.11", "198.18.2.11"]);
-        let Some(mut edge) = Edge::with(&web) else { return };
+        let web = service(
+            "203.0.113.10",
+            Protocol::Tcp,
+            mode,
+            &["198.18.1.11", "198.18.2.11"],
+        );
+        let Some(mut edge) = Edge::with(&web) else {
+            return;
+        };
         assert_eq!(edge.datapath.audit().unwrap(), []);
         edge.apply(&web, &[EndpointState::Dead, EndpointState::Active]);
         assert_eq!(edge.datapath.audit().unwrap(), []);
@@ -22,8 +29,15 @@ fn nothing_is_found_where_nothing_is_wrong() {
 
 #[test]
 fn a_removed_service_passes() {
-    let web = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &["198.18.1.11"]);
-    let Some(mut edge) = Edge::with(&web) else { return };
+    let web = service(
+        "203.0.113.10",
+        Protocol::Tcp,
+        Mode::Tunnel,
+        &["198.18.1.11"],
+    );
+    let Some(mut edge) = Edge::with(&web) else {
+        return;
+    };
     let frame = tcp("192.0.2.1:1000", "203.0.113.10:80").frame();
     assert_eq!(edge.run(&frame).action, REDIRECT);
     edge.datapath.remove("web").unwrap();
@@ -33,12 +47,27 @@ fn a_removed_service_passes() {
 #[test]
 fn a_foreign_hand_is_found_and_undone() {
     use aya::maps::{Array, HashMap, Map, MapData};
-    let web = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &["198.18.1.11", "198.18.2.11"]);
-    let Some(mut edge) = Edge::with(&web) else { return };
+    let web = service(
+        "203.0.113.10",
+        Protocol::Tcp,
+        Mode::Tunnel,
+        &["198.18.1.11", "198.18.2.11"],
+    );
+    let Some(mut edge) = Edge::with(&web) else {
+        return;
+    };
     let frame = tcp("192.0.2.1:1000", "203.0.113.10:80").frame();
     let right = edge.run(&frame).frame;
 
-    let ids = edge.datapath.program().unwrap().info().unwrap().map_ids().unwrap().unwrap();
+    let ids = edge
+        .datapath
+        .program()
+        .unwrap()
+        .info()
+        .unwrap()
+        .map_ids()
+        .unwrap()
+        .unwrap();
     let named = |name: &str| {
         let found = ids.iter().map(|id| MapData::from_id(*id).unwrap());
         let mut found = found.filter(|map| map.info().unwrap().name_as_str() == Some(name));
@@ -57,10 +86,18 @@ fn a_foreign_hand_is_found_and_undone() {
     banks.set(0, 1, 0).unwrap();
     assert_eq!(edge.run(&frame).action, PASS);
 
-    let mut found: Vec<&str> =
-        edge.datapath.audit().unwrap().iter().map(|difference| difference.map).collect();
+    let mut found: Vec<&str> = edge
+        .datapath
+        .audit()
+        .unwrap()
+        .iter()
+        .map(|difference| difference.map)
+        .collect();
     found.sort_unstable();
-    assert_eq!(found, ["BANKS", "ENDPOINTS", "SERVICES4", "SERVICES4", "SLOTS"]);
+    assert_eq!(
+        found,
+        ["BANKS", "ENDPOINTS", "SERVICES4", "SERVICES4", "SLOTS"]
+    );
     assert_eq!(edge.datapath.audit().unwrap(), []);
     assert_eq!(edge.run(&frame).frame, right);
 }

@@ -53,12 +53,20 @@ impl Edge {
         for endpoint in &service.endpoints {
             edge.hop(endpoint.address, EGRESS);
         }
-        edge.apply(service, &vec![EndpointState::Active; service.endpoints.len()]);
+        edge.apply(
+            service,
+            &vec![EndpointState::Active; service.endpoints.len()],
+        );
         Some(edge)
     }
 
     pub fn hop(&mut self, to: IpAddr, interface: u32) {
-        let hop = Hop { interface, destination: HOP_MAC, source: OUT_MAC, mtu: 1500 };
+        let hop = Hop {
+            interface,
+            destination: HOP_MAC,
+            source: OUT_MAC,
+            mtu: 1500,
+        };
         self.datapath.set_hop(to, Some(hop)).unwrap();
     }
 
@@ -80,8 +88,15 @@ impl Edge {
         let active: Vec<u16> = (0..endpoints.len() as u16)
             .filter(|i| endpoints[usize::from(*i)].state == EndpointState::Active)
             .collect();
-        let table = (0..TABLE_SIZE).map(|slot| active[slot % active.len()]).collect();
-        let plan = ServicePlan { service: service.name.clone(), version: 1, endpoints, table };
+        let table = (0..TABLE_SIZE)
+            .map(|slot| active[slot % active.len()])
+            .collect();
+        let plan = ServicePlan {
+            service: service.name.clone(),
+            version: 1,
+            endpoints,
+            table,
+        };
         self.datapath.apply(service, &plan).unwrap();
     }
 
@@ -92,7 +107,10 @@ impl Edge {
         options.data_out = Some(&mut out);
         let result = self.datapath.program().unwrap().test_run(options).unwrap();
         out.truncate(result.data_size_out as usize);
-        Out { action: result.return_value, frame: out }
+        Out {
+            action: result.return_value,
+            frame: out,
+        }
     }
 
     /// Runs a frame that must pass as it is.
@@ -116,7 +134,12 @@ impl Edge {
 
     pub fn cause(&self, label: &str) -> u64 {
         let counters = self.counters();
-        counters.causes.iter().find(|(cause, _)| cause.label() == label).expect(label).1
+        counters
+            .causes
+            .iter()
+            .find(|(cause, _)| cause.label() == label)
+            .expect(label)
+            .1
     }
 }
 
@@ -133,13 +156,26 @@ pub fn options(pins: Option<Pins>) -> Option<Options> {
     };
     Some(Options {
         object,
-        limits: Limits { flows: 4096, services: 8, endpoints: 32, table_size: TABLE_SIZE as u32 },
-        uses: Uses { ipv4: true, ipv6: true, nat4: true, nat6: true },
+        limits: Limits {
+            flows: 4096,
+            services: 8,
+            endpoints: 32,
+            table_size: TABLE_SIZE as u32,
+        },
+        uses: Uses {
+            ipv4: true,
+            ipv6: true,
+            nat4: true,
+            nat6: true,
+        },
         tunnel: TunnelSources {
             v4: Some(TUNNEL4.parse().unwrap()),
             v6: Some(TUNNEL6.parse().unwrap()),
         },
-        nat: NatSources { v4: vec![NAT4.parse().unwrap()], v6: vec![NAT6.parse().unwrap()] },
+        nat: NatSources {
+            v4: vec![NAT4.parse().unwrap()],
+            v6: vec![NAT6.parse().unwrap()],
+        },
         pins,
     })
 }
@@ -147,13 +183,16 @@ pub fn options(pins: Option<Pins>) -> Option<Options> {
 /// A service with `endpoints`, all of one site.
 pub fn service(vip: &str, protocol: Protocol, mode: Mode, endpoints: &[&str]) -> Service {
     let port = if mode == Mode::Nat { 8080 } else { 80 };
-    let endpoints = endpoints.iter().enumerate().map(|(i, address)| model::Endpoint {
-        name: Arc::from(format!("e{i}")),
-        site: "dc01".into(),
-        address: address.parse().unwrap(),
-        port,
-        weight: 1,
-    });
+    let endpoints = endpoints
+        .iter()
+        .enumerate()
+        .map(|(i, address)| model::Endpoint {
+            name: Arc::from(format!("e{i}")),
+            site: "dc01".into(),
+            address: address.parse().unwrap(),
+            port,
+            weight: 1,
+        });
     Service {
         name: "web".into(),
         vip: vip.parse().unwrap(),

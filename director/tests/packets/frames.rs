@@ -43,7 +43,10 @@ pub fn tcp(source: &str, destination: &str) -> Spec {
 }
 
 pub fn udp(source: &str, destination: &str) -> Spec {
-    Spec { udp: true, ..tcp(source, destination) }
+    Spec {
+        udp: true,
+        ..tcp(source, destination)
+    }
 }
 
 impl Spec {
@@ -56,7 +59,11 @@ impl Spec {
     /// The frame, with right checksums.
     pub fn frame(&self) -> Vec<u8> {
         let ethernet = PacketBuilder::ethernet2(CLIENT_MAC, EDGE_MAC);
-        let number = if self.udp { IpNumber::UDP } else { IpNumber::TCP };
+        let number = if self.udp {
+            IpNumber::UDP
+        } else {
+            IpNumber::TCP
+        };
         let ip = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let mut header = Ipv4Header::new(
@@ -122,19 +129,40 @@ pub fn open(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
         match ethernet.ether_type {
             EtherType::IPV4 => {
                 let (header, rest) = Ipv4Header::from_slice(&frame[14..]).unwrap();
-                assert_eq!(header.header_checksum, header.calc_header_checksum(), "outer checksum");
+                assert_eq!(
+                    header.header_checksum,
+                    header.calc_header_checksum(),
+                    "outer checksum"
+                );
                 assert!(header.dont_fragment);
                 let length = usize::from(header.total_len) - header.header_len();
-                (header.source.into(), header.destination.into(), &rest[..length], header.protocol)
+                (
+                    header.source.into(),
+                    header.destination.into(),
+                    &rest[..length],
+                    header.protocol,
+                )
             }
             EtherType::IPV6 => {
                 let (header, rest) = Ipv6Header::from_slice(&frame[14..]).unwrap();
                 let length = usize::from(header.payload_length);
-                (header.source.into(), header.destination.into(), &rest[..length], header.next_header)
+                (
+                    header.source.into(),
+                    header.destination.into(),
+                    &rest[..length],
+                    header.next_header,
+                )
             }
             other => panic!("ethertype {other:?}"),
         };
-    assert_eq!(inner, if source.is_ipv4() { IpNumber::IPV4 } else { IpNumber::IPV6 });
+    assert_eq!(
+        inner,
+        if source.is_ipv4() {
+            IpNumber::IPV4
+        } else {
+            IpNumber::IPV6
+        }
+    );
     let inner = [&frame[..14], rest].concat();
     (source, destination, inner)
 }
@@ -142,16 +170,27 @@ pub fn open(frame: &[u8]) -> (IpAddr, IpAddr, Vec<u8>) {
 /// Reads a TCP or UDP frame and verifies every checksum in it.
 pub fn read(frame: &[u8]) -> Seen {
     let packet = PacketHeaders::from_ethernet_slice(frame).unwrap();
-    let Some(etherparse::LinkHeader::Ethernet2(ethernet)) = packet.link else { panic!("no link") };
+    let Some(etherparse::LinkHeader::Ethernet2(ethernet)) = packet.link else {
+        panic!("no link")
+    };
     let net = packet.net.expect("an IP packet");
     let transport = packet.transport.expect("TCP or UDP");
     let payload = packet.payload.slice().to_vec();
     let (source, destination, hop_limit, traffic_class): (IpAddr, IpAddr, u8, u8) = match &net {
         NetHeaders::Ipv4(header, _) => {
-            assert_eq!(header.header_checksum, header.calc_header_checksum(), "IPv4 checksum");
+            assert_eq!(
+                header.header_checksum,
+                header.calc_header_checksum(),
+                "IPv4 checksum"
+            );
             verify(&transport, &payload, |t| checksum4(t, header, &payload));
             let class = header.dscp.value() << 2 | header.ecn.value();
-            (header.source.into(), header.destination.into(), header.time_to_live, class)
+            (
+                header.source.into(),
+                header.destination.into(),
+                header.time_to_live,
+                class,
+            )
         }
         NetHeaders::Ipv6(header, _) => {
             verify(&transport, &payload, |t| checksum6(t, header, &payload));
@@ -182,7 +221,12 @@ fn verify(transport: &TransportHeader, payload: &[u8], compute: impl Fn(&Transpo
         TransportHeader::Udp(udp) => udp.checksum,
         other => panic!("{other:?}"),
     };
-    assert_eq!(found, compute(transport), "transport checksum, {} bytes", payload.len());
+    assert_eq!(
+        found,
+        compute(transport),
+        "transport checksum, {} bytes",
+        payload.len()
+    );
 }
 
 fn checksum4(transport: &TransportHeader, ip: &Ipv4Header, payload: &[u8]) -> u16 {

@@ -15,8 +15,12 @@ fn edge() -> Option<Edge> {
         Mode::Tunnel,
         &["198.18.1.11", "198.18.2.11"],
     ))?;
-    let mut web6 =
-        service("2001:db8:53::10", Protocol::Tcp, Mode::Tunnel, &["2001:db8:11::11"]);
+    let mut web6 = service(
+        "2001:db8:53::10",
+        Protocol::Tcp,
+        Mode::Tunnel,
+        &["2001:db8:11::11"],
+    );
     web6.name = "web6".into();
     edge.apply(&web6, &[director_core::EndpointState::Active]);
     Some(edge)
@@ -112,9 +116,13 @@ fn headers_that_contradict_themselves_pass_counted() {
     let whole = tcp("192.0.2.1:1000", "203.0.113.10:80").frame();
     // Version; header length below 5; total length below the header's, and
     // below a TCP header's.
-    for (offset, bytes) in
-        [(14, &[0x65][..]), (14, &[0x44]), (14, &[0x40]), (16, &[0, 19]), (16, &[0, 39])]
-    {
+    for (offset, bytes) in [
+        (14, &[0x65][..]),
+        (14, &[0x44]),
+        (14, &[0x40]),
+        (16, &[0, 19]),
+        (16, &[0, 39]),
+    ] {
         let mut frame = whole.clone();
         frame[offset..offset + bytes.len()].copy_from_slice(bytes);
         edge.refuses(&frame, PASS, "malformed");

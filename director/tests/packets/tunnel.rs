@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr};
 use director_core::{EndpointState, Mode, Protocol};
 
 use crate::{
-    edge::{Edge, EGRESS, HOP_MAC, INGRESS, OUT_MAC, REDIRECT, TUNNEL4, TUNNEL6, TX, service},
+    edge::{EGRESS, Edge, HOP_MAC, INGRESS, OUT_MAC, REDIRECT, TUNNEL4, TUNNEL6, TX, service},
     frames::{self, Spec, tcp, udp},
 };
 
@@ -13,7 +13,11 @@ const ENDPOINTS4: [&str; 3] = ["198.18.1.11", "198.18.2.11", "198.18.3.11"];
 const ENDPOINTS6: [&str; 3] = ["2001:db8:11::11", "2001:db8:12::11", "2001:db8:13::11"];
 
 fn edge(vip: &str, protocol: Protocol) -> Option<Edge> {
-    let endpoints = if vip.contains(':') { &ENDPOINTS6 } else { &ENDPOINTS4 };
+    let endpoints = if vip.contains(':') {
+        &ENDPOINTS6
+    } else {
+        &ENDPOINTS4
+    };
     Edge::with(&service(vip, protocol, Mode::Tunnel, endpoints))
 }
 
@@ -23,7 +27,11 @@ fn steered(edge: &mut Edge, spec: &Spec) -> IpAddr {
     let out = edge.run(&frame);
     assert_eq!(out.action, REDIRECT);
     let (source, destination, inner) = frames::open(&out.frame);
-    let from = if spec.source.is_ipv4() { TUNNEL4 } else { TUNNEL6 };
+    let from = if spec.source.is_ipv4() {
+        TUNNEL4
+    } else {
+        TUNNEL6
+    };
     assert_eq!(source, from.parse::<IpAddr>().unwrap());
     assert_eq!(&out.frame[..6], HOP_MAC);
     assert_eq!(&out.frame[6..12], OUT_MAC);
@@ -35,19 +43,35 @@ fn steered(edge: &mut Edge, spec: &Spec) -> IpAddr {
 #[test]
 fn a_packet_is_encapsulated_as_it_came() {
     for (spec, vip) in [
-        (tcp("192.0.2.1:40000", "203.0.113.10:80").syn(), "203.0.113.10"),
+        (
+            tcp("192.0.2.1:40000", "203.0.113.10:80").syn(),
+            "203.0.113.10",
+        ),
         (tcp("192.0.2.1:40000", "203.0.113.10:80"), "203.0.113.10"),
-        (tcp("[2001:db8::1]:40000", "[2001:db8:53::10]:80").syn(), "2001:db8:53::10"),
-        (tcp("[2001:db8::1]:40000", "[2001:db8:53::10]:80"), "2001:db8:53::10"),
+        (
+            tcp("[2001:db8::1]:40000", "[2001:db8:53::10]:80").syn(),
+            "2001:db8:53::10",
+        ),
+        (
+            tcp("[2001:db8::1]:40000", "[2001:db8:53::10]:80"),
+            "2001:db8:53::10",
+        ),
     ] {
-        let Some(mut edge) = edge(vip, Protocol::Tcp) else { return };
+        let Some(mut edge) = edge(vip, Protocol::Tcp) else {
+            return;
+        };
         steered(&mut edge, &spec);
     }
     for (spec, vip) in [
         (udp("192.0.2.1:40000", "203.0.113.10:80"), "203.0.113.10"),
-        (udp("[2001:db8::1]:40000", "[2001:db8:53::10]:80"), "2001:db8:53::10"),
+        (
+            udp("[2001:db8::1]:40000", "[2001:db8:53::10]:80"),
+            "2001:db8:53::10",
+        ),
     ] {
-        let Some(mut edge) = edge(vip, Protocol::Udp) else { return };
+        let Some(mut edge) = edge(vip, Protocol::Udp) else {
+            return;
+        };
         steered(&mut edge, &spec);
     }
 }
@@ -56,14 +80,18 @@ fn a_packet_is_encapsulated_as_it_came() {
 fn the_traffic_class_is_copied() {
     let mut spec = tcp("192.0.2.1:40000", "203.0.113.10:80");
     spec.traffic_class = 0xb9;
-    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else { return };
+    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else {
+        return;
+    };
     let out = edge.run(&spec.frame());
     assert_eq!(out.frame[15], 0xb9);
 }
 
 #[test]
 fn ipv4_options_are_skipped_not_misread() {
-    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else { return };
+    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else {
+        return;
+    };
     for words in 1..=10 {
         let mut spec = tcp("192.0.2.1:40000", "203.0.113.10:80");
         let plain = steered(&mut edge, &spec);
@@ -75,7 +103,9 @@ fn ipv4_options_are_skipped_not_misread() {
 
 #[test]
 fn a_frame_that_was_padded_keeps_its_packet() {
-    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else { return };
+    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else {
+        return;
+    };
     let spec = tcp("192.0.2.1:40000", "203.0.113.10:80").syn();
     let mut frame = spec.frame();
     let length = frame.len();
@@ -87,7 +117,9 @@ fn a_frame_that_was_padded_keeps_its_packet() {
 
 #[test]
 fn a_flow_stays_and_flows_spread() {
-    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else { return };
+    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else {
+        return;
+    };
     let mut seen = HashSet::new();
     for port in 40000..40200 {
         let spec = tcp(&format!("192.0.2.1:{port}"), "203.0.113.10:80");
@@ -96,33 +128,56 @@ fn a_flow_stays_and_flows_spread() {
         seen.insert(first);
     }
     assert_eq!(seen.len(), ENDPOINTS4.len());
-    let flows: u64 = edge.counters().services.iter().map(|(_, total)| total.flows).sum();
-    let packets: u64 = edge.counters().endpoints.iter().map(|(_, _, _, total)| total.packets).sum();
+    let flows: u64 = edge
+        .counters()
+        .services
+        .iter()
+        .map(|(_, total)| total.flows)
+        .sum();
+    let packets: u64 = edge
+        .counters()
+        .endpoints
+        .iter()
+        .map(|(_, _, _, total)| total.packets)
+        .sum();
     assert_eq!((flows, packets), (200, 400));
 }
 
 #[test]
 fn the_same_interface_is_sent_back_by() {
-    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else { return };
+    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else {
+        return;
+    };
     for address in ENDPOINTS4 {
         edge.hop(address.parse().unwrap(), INGRESS);
     }
-    assert_eq!(edge.run(&tcp("192.0.2.1:40000", "203.0.113.10:80").frame()).action, TX);
+    assert_eq!(
+        edge.run(&tcp("192.0.2.1:40000", "203.0.113.10:80").frame())
+            .action,
+        TX
+    );
     for address in ENDPOINTS4 {
         edge.hop(address.parse().unwrap(), EGRESS);
     }
-    assert_eq!(edge.run(&tcp("192.0.2.1:40000", "203.0.113.10:80").frame()).action, REDIRECT);
+    assert_eq!(
+        edge.run(&tcp("192.0.2.1:40000", "203.0.113.10:80").frame())
+            .action,
+        REDIRECT
+    );
 }
 
 #[test]
 fn draining_keeps_flows_and_takes_no_new_ones() {
     use EndpointState::{Active, Draining};
     let web = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &ENDPOINTS4);
-    let Some(mut edge) = Edge::with(&web) else { return };
+    let Some(mut edge) = Edge::with(&web) else {
+        return;
+    };
     let drained: IpAddr = ENDPOINTS4[0].parse().unwrap();
     let spec = |port| tcp(&format!("192.0.2.1:{port}"), "203.0.113.10:80");
-    let before: Vec<IpAddr> =
-        (1000..1100).map(|port| steered(&mut edge, &spec(port).syn())).collect();
+    let before: Vec<IpAddr> = (1000..1100)
+        .map(|port| steered(&mut edge, &spec(port).syn()))
+        .collect();
     assert!(before.contains(&drained));
     edge.apply(&web, &[Draining, Active, Active]);
     for (port, owner) in (1000..1100).zip(before) {
@@ -139,11 +194,14 @@ fn draining_keeps_flows_and_takes_no_new_ones() {
 fn flows_of_a_dead_endpoint_move_and_others_do_not() {
     use EndpointState::{Active, Dead};
     let web = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &ENDPOINTS4);
-    let Some(mut edge) = Edge::with(&web) else { return };
+    let Some(mut edge) = Edge::with(&web) else {
+        return;
+    };
     let dead: IpAddr = ENDPOINTS4[1].parse().unwrap();
     let spec = |port| tcp(&format!("192.0.2.1:{port}"), "203.0.113.10:80");
-    let before: Vec<IpAddr> =
-        (1000..1100).map(|port| steered(&mut edge, &spec(port).syn())).collect();
+    let before: Vec<IpAddr> = (1000..1100)
+        .map(|port| steered(&mut edge, &spec(port).syn()))
+        .collect();
     edge.apply(&web, &[Active, Dead, Active]);
     let mut after = Vec::new();
     for (port, owner) in (1000..1100).zip(&before) {
@@ -163,23 +221,38 @@ fn flows_of_a_dead_endpoint_move_and_others_do_not() {
 
 #[test]
 fn a_record_of_an_indexs_earlier_holder_does_not_count() {
-    let web = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &ENDPOINTS4[..1]);
-    let Some(mut edge) = Edge::with(&web) else { return };
+    let web = service(
+        "203.0.113.10",
+        Protocol::Tcp,
+        Mode::Tunnel,
+        &ENDPOINTS4[..1],
+    );
+    let Some(mut edge) = Edge::with(&web) else {
+        return;
+    };
     let spec = tcp("192.0.2.1:1000", "203.0.113.10:80");
-    assert_eq!(steered(&mut edge, &spec.clone().syn()), ENDPOINTS4[0].parse::<IpAddr>().unwrap());
+    assert_eq!(
+        steered(&mut edge, &spec.clone().syn()),
+        ENDPOINTS4[0].parse::<IpAddr>().unwrap()
+    );
     // Every index is given away many times over.
     for round in 0..40u8 {
         let address = format!("198.18.9.{}", round + 1);
         let other = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &[&address]);
         edge.hop(address.parse().unwrap(), EGRESS);
         edge.apply(&other, &[EndpointState::Active]);
-        assert_eq!(steered(&mut edge, &spec), address.parse::<IpAddr>().unwrap());
+        assert_eq!(
+            steered(&mut edge, &spec),
+            address.parse::<IpAddr>().unwrap()
+        );
     }
 }
 
 #[test]
 fn what_would_not_fit_is_refused_by_name() {
-    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else { return };
+    let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else {
+        return;
+    };
     let mut spec = tcp("192.0.2.1:40000", "203.0.113.10:80");
     spec.payload = vec![7; 1500 - 20 - 40];
     steered(&mut edge, &spec);
@@ -191,7 +264,9 @@ fn what_would_not_fit_is_refused_by_name() {
 fn explain_says_what_the_program_does() {
     use EndpointState::{Active, Draining};
     let web = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &ENDPOINTS4);
-    let Some(mut edge) = Edge::with(&web) else { return };
+    let Some(mut edge) = Edge::with(&web) else {
+        return;
+    };
     for port in 1000..1100 {
         let spec = tcp(&format!("192.0.2.1:{port}"), "203.0.113.10:80");
         let flow = director::datapath::Tuple {
