@@ -25,6 +25,10 @@ const INTERVALS: (Duration, Duration) = (
     Duration::from_secs(365 * 24 * 3600),
 );
 
+/// A timer this late, at least, tells that the process was kept from running;
+/// less happens on any busy host.
+const LEAST_LATENESS: Duration = Duration::from_millis(100);
+
 /// What a [`crate::Prober`] asks of its scheduler.
 #[derive(Debug)]
 pub(crate) enum Command<K> {
@@ -208,11 +212,13 @@ where
         let limit = entry.schedule.timeout;
         let task = self.tasks.spawn(async move {
             let start = Instant::now();
-            let result = timeout(limit, work).await.unwrap_or(Err(Failure::Timeout));
+            let answer = timeout(limit, work).await;
             let end = Instant::now();
+            let latency = end - start;
+            let result = answer.unwrap_or_else(|_| Err(timed_out(latency, limit)));
             Outcome {
                 end,
-                latency: end - start,
+                latency,
                 result,
             }
         });
@@ -395,6 +401,20 @@ where
             }
         }
     }
+}
+
+/// Whose fault a timeout is. Where the timer itself came much too late, this
+/// process did not run: it cannot have seen an answer either, and must not
+/// blame the endpoint.
+fn timed_out(latency: Duration, limit: Duration) -> Failure {
+    let late = latency.saturating_sub(limit);
+    if late > (limit / 2).max(LEAST_LATENESS) {
+        return Failure::Local(format!(
+            "this process was kept from running for {} ms",
+            late.as_millis()
+        ));
+    }
+    Failure::Timeout
 }
 
 #[cfg(test)]

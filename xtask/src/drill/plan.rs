@@ -1,0 +1,248 @@
+//! The command line of a drill, and the valid plan it becomes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::lab::{Family, Fault, Mode};
+use crate::run::Usage;
+
+use super::judge::GRACE;
+use super::load::OTHER_FILES;
+use super::system;
+
+/// The lab's sites; raising it tells if they are others.
+const SITES: [&str; 3] = ["dc01", "dc02", "dc03"];
+/// From here on the director's defaults for fast interval and timeout stand;
+/// below, both shrink with the interval.
+const FULL_INTERVAL: Duration = Duration::from_secs(5);
+const DEFAULT_FAST: Duration = Duration::from_millis(500);
+/// The kernel repeats an unanswered SYN after a second (RFC 6298 § 2.1).
+const SYN_RETRANSMISSION: Duration = Duration::from_secs(1);
+/// What one server may get of all connections: half of the heaviest site's 50 %,
+/// and a tenth for chance.
+const LARGEST_SHARE: f64 = 0.25 * 1.1;
+/// More would use up the client's ports, none of which is used twice in a run.
+const FASTEST: u32 = 10_000;
+
+/// Arguments of `cargo xtask failover`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What happens to the site
+    #[arg(long, value_enum, default_value_t = Fault::Kill)]
+    pub fault: Fault,
+    /// How the director hands packets to the sites
+    #[arg(long, value_enum, default_value_t = Mode::Tunnel)]
+    pub mode: Mode,
+    /// Address family of the service
+    #[arg(long, value_enum, default_value_t = Family::V4)]
+    pub ip: Family,
+    /// Live connections kept exchanging data
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    pub connections: u32,
+    /// New connections a second
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pub rate: u32,
+    /// Runs of the drill, each on a network of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub repeat: u32,
+    /// The longest that new connections may fail; default: what the health
+    /// checks' timing allows
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub rto: Option<Duration>,
+    /// Interval of the health checks; under 5s the fast interval and the
+    /// timeout become 2/5 of it, at most 500ms
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub interval: Duration,
+    /// Within which a new connection must be established and answered
+    #[arg(long, value_name = "DURATION", default_value = "900ms", value_parser = humantime::parse_duration)]
+    pub patience: Duration,
+    /// The site it happens to
+    #[arg(long, default_value = SITES[0], value_parser = SITES)]
+    pub site: String,
+    /// Folder for report.json, timeline.svg and timeline.png
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+}
+
+/// The health checks' timing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Between two checks of a healthy endpoint.
+    pub interval: Duration,
+    /// Between two checks of one in doubt.
+    pub fast_interval: Duration,
+    /// Of one check.
+    pub timeout: Duration,
+    /// Good checks in a row that make an endpoint healthy.
+    pub rise: u32,
+    /// Bad checks in a row that make it down.
+    pub fall: u32,
+}
+
+/// A drill that can be carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// See [`Args::fault`].
+    pub fault: Fault,
+    /// See [`Args::mode`].
+    pub mode: Mode,
+    /// See [`Args::ip`].
+    pub family: Family,
+    /// See [`Args::connections`].
+    pub connections: u32,
+    /// See [`Args::rate`].
+    pub rate: u32,
+    /// See [`Args::repeat`].
+    pub repeat: u32,
+    /// See [`Args::patience`].
+    pub patience: Duration,
+    /// See [`Args::site`].
+    pub site: String,
+    /// See [`Args::report`].
+    pub report: Option<PathBuf>,
+    /// The health checks' timing.
+    pub health: Health,
+    rto: Option<Duration>,
+}
+
+impl Plan {
+    /// Checks what clap cannot: ranges, and what this machine allows.
+    ///
+    /// # Errors
+    /// [`Usage`], naming every option that does not hold and what would.
+    pub fn new(args: &Args) -> anyhow::Result<Self> {
+        let mut problems = Vec::new();
+        let mut demand = |holds: bool, problem: String| {
+            if !holds {
+                problems.push(problem);
+            }
+        };
+        demand(
+            (1..=200_000).contains(&args.connections),
+            format!("--connections {}: must be 1 to 200000", args.connections),
+        );
+        demand(
+            (1..=FASTEST).contains(&args.rate),
+            format!(
+                "--rate {}: must be 1 to {FASTEST} a second; beyond it the client runs out of ports",
+                args.rate
+            ),
+        );
+        demand(
+            (1..=100).contains(&args.repeat),
+            format!("--repeat {}: must be 1 to 100", args.repeat),
+        );
+        demand(
+            args.rto != Some(Duration::ZERO),
+            "--rto 0s: no loss is noticed in no time; give the longest outage you accept".into(),
+        );
+        let interval = Duration::from_millis(200)..=Duration::from_secs(30);
+        demand(
+            interval.contains(&args.interval),
+            format!("--interval {:?}: must be 200ms to 30s", args.interval),
+        );
+        demand(
+            args.patience >= Duration::from_millis(50) && args.patience < SYN_RETRANSMISSION,
+            format!(
+                "--patience {:?}: must be 50ms to 999ms; the kernel repeats an unanswered SYN \
+                 after 1s, and waiting for that would hide an outage",
+                args.patience
+            ),
+        );
+        demand(
+            !args.report.as_ref().is_some_and(|dir| dir.is_file()),
+            "--report: names a file; give a folder, which is made when it is absent".into(),
+        );
+        if problems.is_empty() {
+            problems.extend(too_many_files(args, system::raise_open_files()?));
+        }
+        if !problems.is_empty() {
+            return Err(Usage(problems.join("\n")).into());
+        }
+        Ok(Self {
+            fault: args.fault,
+            mode: args.mode,
+            family: args.ip,
+            connections: args.connections,
+            rate: args.rate,
+            repeat: args.repeat,
+            patience: args.patience,
+            site: args.site.clone(),
+            report: args.report.clone(),
+            health: Health::scaled(args.interval),
+            rto: args.rto,
+        })
+    }
+
+    /// Whether the site is taken out on purpose, so that nothing may fail.
+    #[must_use]
+    pub fn planned(&self) -> bool {
+        self.fault == Fault::Drain
+    }
+
+    /// The longest new connections may fail: the one asked for, or what the
+    /// health checks' timing allows.
+    #[must_use]
+    pub fn rto_limit(&self) -> Duration {
+        self.rto.unwrap_or(self.health.bound() + GRACE)
+    }
+
+    /// How long the site stays lost, from the verdict on: long enough for the
+    /// figures of a network without it.
+    #[must_use]
+    pub fn hold(&self) -> Duration {
+        (self.health.bound() + Duration::from_secs(3)).max(Duration::from_secs(6))
+    }
+
+    /// 4 or 6.
+    #[must_use]
+    pub fn ip_version(&self) -> u8 {
+        match self.family {
+            Family::V4 => 4,
+            Family::V6 => 6,
+        }
+    }
+}
+
+impl Health {
+    /// The timing for an interval; rise and fall are the director's defaults.
+    fn scaled(interval: Duration) -> Self {
+        let fast = if interval < FULL_INTERVAL {
+            DEFAULT_FAST.min(interval * 2 / 5)
+        } else {
+            DEFAULT_FAST
+        };
+        Self {
+            interval,
+            fast_interval: fast,
+            timeout: fast,
+            rise: 2,
+            fall: 3,
+        }
+    }
+
+    /// The longest from a loss to the verdict: the loss falls just after a good
+    /// check, and the last of the bad ones takes all of its timeout.
+    #[must_use]
+    pub fn bound(&self) -> Duration {
+        self.interval + self.fast_interval * (self.fall - 1) + self.timeout
+    }
+}
+
+/// The load's client can be as many processes as it needs; a server is one.
+fn too_many_files(args: &Args, limit: u64) -> Option<String> {
+    let largest = f64::from(args.connections) * LARGEST_SHARE;
+    let needed = largest as u64 + u64::from(args.rate) + u64::from(OTHER_FILES);
+    (needed > limit).then(|| {
+        format!(
+            "--connections {} and --rate {} need {needed} open files in one server, and a \
+             process may have {limit} here: ask for less, or raise the limit \
+             (ulimit -n {needed}; beyond fs.nr_open, sysctl -w fs.nr_open={needed} first)",
+            args.connections, args.rate
+        )
+    })
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

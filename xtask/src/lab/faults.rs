@@ -1,0 +1,101 @@
+//! Breaking a site, and mending it.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Lab;
+use super::addresses::server_subnet;
+use super::network;
+use super::spec::{Family, Fault};
+
+/// Priority of the rule that swallows a site's packets: after the router's own
+/// addresses (0), before its routes (32766).
+const BLACKHOLE_RULE: &str = "10";
+
+impl Lab {
+    /// Lets `fault` happen to `site`. Returns the instant just before it took
+    /// effect.
+    ///
+    /// # Errors
+    /// When there is no such site, or the fault cannot be brought about.
+    pub fn inject(&mut self, fault: Fault, site: &str) -> Result<Instant> {
+        self.site(site)?;
+        let before = Instant::now();
+        match fault {
+            Fault::Kill => self.kill_servers(site)?,
+            Fault::Blackhole => self.blackhole(site, "add")?,
+            Fault::LinkDown => self.uplinks(site, "down")?,
+            Fault::Drain => self.steer_away("drain", site)?,
+        }
+        Ok(before)
+    }
+
+    /// Undoes `fault` at `site`. Returns the instant at which all was in place
+    /// again (not yet noticed by the director).
+    ///
+    /// # Errors
+    /// When there is no such site, or it cannot be undone.
+    pub fn recover(&mut self, fault: Fault, site: &str) -> Result<Instant> {
+        let servers = self.site(site)?.clone();
+        match fault {
+            Fault::Kill => self.start_servers(&[servers])?,
+            Fault::Blackhole => self.blackhole(site, "del")?,
+            Fault::LinkDown => self.reconnect(site)?,
+            Fault::Drain => self.steer_away("undrain", site)?,
+        }
+        Ok(Instant::now())
+    }
+
+    /// A rule rather than a route: it wins over the connected routes without
+    /// touching them, and a packet it meets is dropped without an ICMP answer.
+    fn blackhole(&self, site: &str, action: &str) -> Result<()> {
+        let family = self.spec().family;
+        let subnet = server_subnet(site, family).context("a site without a subnet")?;
+        let flag = match family {
+            Family::V4 => "-4",
+            Family::V6 => "-6",
+        };
+        let rule = [
+            flag,
+            "rule",
+            action,
+            "priority",
+            BLACKHOLE_RULE,
+            "to",
+            &subnet,
+            "blackhole",
+        ];
+        network::ip(&self.spec().prefix, site, &rule).map(drop)
+    }
+
+    /// The site's ends of its links to the edge and to the client: the other
+    /// ends lose carrier, as when a fibre is cut.
+    fn uplinks(&self, site: &str, state: &str) -> Result<()> {
+        let lines =
+            ["to-edge", "to-client"].map(|interface| format!("link set dev {interface} {state}\n"));
+        network::ip_batch(&self.spec().prefix, site, &lines.concat())
+    }
+
+    /// Routes went with the links, so the router is set up again.
+    fn reconnect(&self, site: &str) -> Result<()> {
+        self.uplinks(site, "up")?;
+        let router = self
+            .topology
+            .host(site)
+            .context("a site without a router")?;
+        network::set_up(&self.spec().prefix, router)?;
+        network::wait_usable(&self.spec().prefix, &self.topology)
+    }
+
+    fn steer_away(&self, command: &str, site: &str) -> Result<()> {
+        let output = self.director_cli(&[command, site])?;
+        if !output.status.success() {
+            bail!(
+                "`director {command} {site}` failed: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(())
+    }
+}

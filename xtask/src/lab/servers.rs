@@ -1,0 +1,104 @@
+//! The lab's servers, and the decapsulation in front of them.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Lab;
+use super::netns::within;
+use super::process::{Process, log_tail};
+use super::spec::{Endpoint, Mode, Site};
+use crate::{cancel, run};
+
+/// Until a server that was started must listen.
+const LISTENING_WITHIN: Duration = Duration::from_secs(30);
+
+impl Lab {
+    /// Starts the servers of `sites`, and returns when all of them listen.
+    pub(super) fn start_servers(&mut self, sites: &[Site]) -> Result<()> {
+        let endpoints: Vec<&Endpoint> = sites.iter().flat_map(|site| &site.endpoints).collect();
+        for endpoint in &endpoints {
+            let process = self.start_server(endpoint)?;
+            self.servers.insert(endpoint.name.clone(), process);
+            self.save()?;
+        }
+        for endpoint in endpoints {
+            self.wait_listening(endpoint)?;
+        }
+        Ok(())
+    }
+
+    /// In tunnel mode a server answers for the VIP, and for probes to its own
+    /// address; in nat mode it knows of no VIP.
+    fn listen_addresses(&self, endpoint: &Endpoint) -> Vec<SocketAddr> {
+        let vip = self.vip();
+        let own = SocketAddr::new(endpoint.address, vip.port());
+        match self.spec().mode {
+            Mode::Tunnel => vec![own, vip],
+            Mode::Nat => vec![own],
+        }
+    }
+
+    fn start_server(&self, endpoint: &Endpoint) -> Result<Process> {
+        let program = std::env::current_exe().context("cannot tell where this program is")?;
+        let mut command = Command::new(program);
+        command.args(["drill-server", "--name", &endpoint.name]);
+        for address in self.listen_addresses(endpoint) {
+            command.args(["--listen", &address.to_string()]);
+        }
+        command.arg("--stats").arg(self.stats_path(&endpoint.name));
+        Process::start(
+            &self.netns(&endpoint.name),
+            command,
+            &self.log_path(&endpoint.name),
+        )
+    }
+
+    fn wait_listening(&self, endpoint: &Endpoint) -> Result<()> {
+        let log = self.log_path(&endpoint.name);
+        let what = format!("the server {} listens", endpoint.name);
+        cancel::wait_until(&what, LISTENING_WITHIN, || {
+            if !self.servers[&endpoint.name].is_alive() {
+                bail!("the server {} ended:\n{}", endpoint.name, log_tail(&log));
+            }
+            within(&self.netns(&endpoint.name), || {
+                let addresses = self.listen_addresses(endpoint);
+                Ok(addresses
+                    .iter()
+                    .all(|address| TcpStream::connect(address).is_ok()))
+            })
+        })
+    }
+
+    /// Kills the servers of a site, as a power cut would.
+    pub(super) fn kill_servers(&mut self, site: &str) -> Result<()> {
+        let site = self.site(site)?.clone();
+        for endpoint in &site.endpoints {
+            if let Some(server) = self.servers.get(&endpoint.name) {
+                server.kill();
+            }
+        }
+        for endpoint in &site.endpoints {
+            if let Some(mut server) = self.servers.remove(&endpoint.name) {
+                server.wait(super::GRACE)?;
+            }
+        }
+        self.save()
+    }
+
+    /// Has every server's host take the outer header off what the edge sends.
+    pub(super) fn start_decapsulation(&self) -> Result<()> {
+        for endpoint in self.sites().iter().flat_map(|site| &site.endpoints) {
+            cancel::check()?;
+            let mut command = self.director_command()?;
+            command
+                .args(["decap", "--iface", "eth0", "--pin-dir"])
+                .arg(self.bpffs().join(format!("decap-{}", endpoint.name)));
+            within(&self.netns(&endpoint.name), || run::capture(&mut command))
+                .with_context(|| format!("cannot start decapsulation on {}", endpoint.name))?;
+        }
+        Ok(())
+    }
+}
