@@ -160,7 +160,7 @@ pub fn kernel() -> Result<()> {
     let missing = missing_capabilities(&status);
     if !missing.is_empty() {
         bail!(
-            "the lab makes network namespaces and loads BPF programs: run it as root \
+            "this makes network namespaces and loads BPF programs: run it as root \
              (missing: {})",
             missing.join(", ")
         );

@@ -194,12 +194,19 @@ fn a_timer_that_came_late_is_not_the_endpoints_fault() {
     let limit = Duration::from_millis(500);
     for late in [0, 1, 250] {
         let latency = limit + Duration::from_millis(late);
-        assert_eq!(timed_out(latency, limit), Failure::Timeout, "{late} ms late");
+        assert_eq!(
+            timed_out(latency, limit),
+            Failure::Timeout,
+            "{late} ms late"
+        );
     }
     let told = timed_out(Duration::from_millis(1300), limit);
     let expected = "this process was kept from running for 800 ms";
     assert_eq!(told, Failure::Local(expected.to_owned()));
     // A short limit does not make a busy host's common lateness count.
     let short = Duration::from_millis(20);
-    assert_eq!(timed_out(Duration::from_millis(110), short), Failure::Timeout);
+    assert_eq!(
+        timed_out(Duration::from_millis(110), short),
+        Failure::Timeout
+    );
 }

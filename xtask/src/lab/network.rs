@@ -36,11 +36,10 @@ pub fn make(prefix: &str, topology: &Topology) -> Result<()> {
         within(&netns_path(prefix, &host.name), || settings(host.role))
             .with_context(|| format!("cannot set up the kernel for host {}", host.name))?;
     }
-    let queues = queues();
     let links: String = topology
         .links
         .iter()
-        .map(|link| link_line(prefix, link, queues))
+        .map(|link| link_line(prefix, link))
         .collect();
     batch("ip", None, &links).context("cannot make the lab's links")?;
     for end in topology.links.iter().flat_map(|link| &link.ends) {
@@ -48,13 +47,6 @@ pub fn make(prefix: &str, topology: &Topology) -> Result<()> {
     }
     for host in &topology.hosts {
         cancel::check()?;
-        let lines: String = topology
-            .interfaces(&host.name)
-            .into_iter()
-            .map(|interface| backpressure(interface, queues))
-            .collect();
-        batch("tc", Some(&netns_path(prefix, &host.name)), &lines)
-            .with_context(|| format!("cannot set up the queues of host {}", host.name))?;
         set_up(prefix, host)?;
     }
     wait_usable(prefix, topology)
@@ -179,16 +171,17 @@ fn failed_line(program: &str, lines: &str, message: &str) -> anyhow::Error {
     }
 }
 
-/// Queues of each veth: one a core, at least two, so that an XDP program meets
-/// more than one queue even on a small machine.
-fn queues() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16))
-}
+/// Queues of each veth. A ring of one holds 256 packets and drops what comes
+/// beyond; many rings take the burst when a server's thousands of connections
+/// close at once. (A qdisc would let packets wait instead. But then a full ring
+/// stops the transmit queue, and on Linux 6.18 such a queue was seen to stay
+/// stopped for seconds, with half of a link's flows behind it.)
+const QUEUES: usize = 16;
 
-fn link_line(prefix: &str, link: &Link, queues: usize) -> String {
+fn link_line(prefix: &str, link: &Link) -> String {
     let end = |end: &End| {
         format!(
-            "name {} netns {prefix}-{} mtu {} numtxqueues {queues} numrxqueues {queues}",
+            "name {} netns {prefix}-{} mtu {} numtxqueues {QUEUES} numrxqueues {QUEUES}",
             end.interface, end.host, link.mtu
         )
     };
@@ -216,20 +209,6 @@ fn offloads(prefix: &str, end: &End) -> Result<()> {
             end.interface, end.host
         )
     })
-}
-
-/// `tc` lines that let packets wait, where they would be dropped, when an
-/// interface's other end falls behind: a veth's ring holds 256, and a whole
-/// network in one machine falls behind now and then. Kernels before 6.16 drop
-/// all the same.
-fn backpressure(interface: &str, queues: usize) -> String {
-    const WAITING: usize = 10_000;
-    let mut lines = format!("qdisc replace dev {interface} root handle 1: mq\n");
-    for queue in 1..=queues {
-        lines +=
-            &format!("qdisc replace dev {interface} parent 1:{queue:x} pfifo limit {WAITING}\n");
-    }
-    lines
 }
 
 /// Kernel settings of every host.
