@@ -16,7 +16,7 @@ use crate::{
     config::{self, Attach, Loaded},
     daemon::Daemon,
     datapath::{self, Decap, Object, Pins},
-    net, render,
+    net, privilege, render,
 };
 
 const SOCKET: &str = "/run/director/director.sock";
@@ -147,6 +147,12 @@ struct DecapArgs {
 /// Runs the command line and says how it ended.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Before there is any other thread: capabilities are a thread's own.
+    let steers = matches!(cli.command, Command::Run { .. });
+    if steers && let Err(error) = privilege::keep_only_needed() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -12,5 +12,6 @@ pub mod daemon;
 pub mod datapath;
 pub mod metrics;
 pub mod net;
+pub mod privilege;
 pub mod probes;
 pub mod render;

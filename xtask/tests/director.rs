@@ -268,3 +268,45 @@ fn explain_names_the_endpoint_that_answers() {
         shown(&output)
     );
 }
+
+#[test]
+fn metrics_tell_what_was_steered() {
+    let Some(lab) = Lab::raise("metrics", "4", &[]) else {
+        return;
+    };
+    let live = opened(&lab, 50);
+    let text = lab.within("edge", || {
+        let mut stream = TcpStream::connect("127.0.0.1:9600").unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    assert!(text.contains("application/openmetrics-text"), "{text}");
+    assert!(text.contains("# EOF"), "{text}");
+    let flows: f64 = text
+        .lines()
+        .filter(|line| line.starts_with("director_endpoint_flows_total{"))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum();
+    assert_eq!(flows as usize, live.len(), "{text}");
+    assert_eq!(text.matches("director_endpoint_up{").count(), 6, "{text}");
+}
+
+/// The capabilities of the daemon: those it needs and no other.
+#[test]
+fn the_daemon_keeps_only_the_rights_it_needs() {
+    let Some(lab) = Lab::raise("rights", "4", &[]) else {
+        return;
+    };
+    let state = std::fs::read_to_string(file(&lab, "lab.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let pid = state["director"]["pid"].as_u64().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    // Bits 12 (NET_ADMIN), 38 (PERFMON) and 39 (BPF).
+    let rights = format!("{:016x}", 1_u64 << 12 | 1 << 38 | 1 << 39);
+    for set in ["CapPrm", "CapEff"] {
+        assert!(status.contains(&format!("{set}:\t{rights}")), "{status}");
+    }
+}

@@ -113,3 +113,39 @@ pub fn sizes(limits: &Limits, uses: Uses) -> impl Iterator<Item = (&'static str,
     let sizes: Vec<_> = MAPS.iter().map(|name| (*name, size(name))).collect();
     sizes.into_iter()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_object_is_of_our_abi() {
+        Object::embedded().expect("it was built with this source");
+    }
+
+    #[test]
+    fn another_abi_is_refused_with_both_versions() {
+        let mut bytes = EMBEDDED.to_vec();
+        let file = object::File::parse(EMBEDDED).expect("an ELF object");
+        let section = file.section_by_name(ABI_SECTION).expect("the section");
+        let (start, _) = section.file_range().expect("in the file");
+        bytes[start as usize] ^= 0x40;
+        let error = Object::from_bytes(bytes)
+            .expect_err("another ABI")
+            .to_string();
+        let found = ABI_VERSION ^ 0x40;
+        assert!(
+            error.contains(&format!("ABI version {found}, this program {ABI_VERSION}")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for bytes in [&b""[..], b"\x7fELF", b"not an object at all"] {
+            assert!(Object::from_bytes(bytes.to_vec()).is_err());
+        }
+        let half = EMBEDDED[..EMBEDDED.len() / 2].to_vec();
+        assert!(Object::from_bytes(half).is_err());
+    }
+}

@@ -285,3 +285,13 @@ fn explain_says_what_the_program_does() {
         edge.apply(&web, &[Active, Active, Active]);
     }
 }
+
+#[test]
+fn without_a_next_hop_the_kernel_is_asked_and_its_answer_named() {
+    let web = service("203.0.113.10", Protocol::Tcp, Mode::Tunnel, &ENDPOINTS4);
+    let Some(mut edge) = Edge::new() else { return };
+    // Test runs come in by the loopback interface, which forwards nothing.
+    edge.apply(&web, &[EndpointState::Active; 3]);
+    let frame = tcp("192.0.2.1:40000", "203.0.113.10:80").frame();
+    edge.refuses(&frame, crate::edge::DROP, "no_route");
+}

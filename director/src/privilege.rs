@@ -1,0 +1,44 @@
+//! The capabilities that the daemon keeps, and the others that it lets go.
+
+use anyhow::{Context, Result, bail};
+use caps::{CapSet, Capability, CapsHashSet};
+
+/// What steering needs (capabilities(7)): to load programs and maps, to attach
+/// them and talk netlink, and to let programs do arithmetic on pointers.
+const NEEDED: [Capability; 3] = [
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_PERFMON,
+];
+
+/// Keeps what steering needs and lets everything else go, for this thread and
+/// all that it starts.
+///
+/// # Errors
+/// When one that is needed is not held.
+pub fn keep_only_needed() -> Result<()> {
+    let held = caps::read(None, CapSet::Permitted).context("reading capabilities")?;
+    let missing: Vec<String> = NEEDED
+        .iter()
+        .filter(|cap| !held.contains(cap))
+        .map(ToString::to_string)
+        .collect();
+    if !missing.is_empty() {
+        bail!(
+            "steering needs capabilities that this process lacks: {}\n  \
+             help: run it as root, or grant them (AmbientCapabilities= in a systemd unit)",
+            missing.join(", ")
+        );
+    }
+    let needed = CapsHashSet::from(NEEDED);
+    let none = CapsHashSet::new();
+    for (set, value) in [
+        (CapSet::Ambient, &none),
+        (CapSet::Inheritable, &none),
+        (CapSet::Effective, &needed),
+        (CapSet::Permitted, &needed),
+    ] {
+        caps::set(None, set, value).with_context(|| format!("setting {set:?} capabilities"))?;
+    }
+    Ok(())
+}
