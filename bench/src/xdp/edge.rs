@@ -1,6 +1,6 @@
 //! The steering program with services to steer to.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Result;
 use aya::programs::ProgramFd;
@@ -9,7 +9,7 @@ use director::{
     datapath::{Datapath, Hop, Object, Options, Uses},
 };
 use director_core::{
-    EndpointState, HealthPolicy, Mode, PlannedEndpoint, ProbeSpec, Protocol, ServicePlan,
+    EndpointState, HealthPolicy, Mode, PlannedEndpoint, Protocol, ServicePlan,
     model::{Endpoint, Service},
 };
 
@@ -149,15 +149,7 @@ fn publish(
         port: 80,
         protocol,
         mode,
-        health: HealthPolicy {
-            probe: ProbeSpec::Tcp { port: None },
-            interval: Duration::from_secs(5),
-            fast_interval: Duration::from_millis(500),
-            timeout: Duration::from_millis(500),
-            rise: 2,
-            fall: 3,
-            jitter_percent: 0,
-        },
+        health: HealthPolicy::default(),
         endpoints,
     };
     datapath.apply(&service, &plan)

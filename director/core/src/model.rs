@@ -112,6 +112,22 @@ pub struct HealthPolicy {
     pub jitter_percent: u8,
 }
 
+/// A TCP probe every 5 s, every 500 ms in doubt, given up after 500 ms; down
+/// after three failures, healthy after two successes.
+impl Default for HealthPolicy {
+    fn default() -> Self {
+        Self {
+            probe: ProbeSpec::Tcp { port: None },
+            interval: Duration::from_secs(5),
+            fast_interval: Duration::from_millis(500),
+            timeout: Duration::from_millis(500),
+            rise: 2,
+            fall: 3,
+            jitter_percent: 10,
+        }
+    }
+}
+
 /// What makes a probe pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeSpec {

@@ -1,6 +1,6 @@
 //! An edge whose program runs on frames that tests make.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use director::{
@@ -8,7 +8,7 @@ use director::{
     datapath::{Counters, Datapath, Hop, Object, Options, Pins, Uses},
 };
 use director_core::{
-    EndpointState, HealthPolicy, Mode, PlannedEndpoint, ProbeSpec, Protocol, ServicePlan,
+    EndpointState, HealthPolicy, Mode, PlannedEndpoint, Protocol, ServicePlan,
     model::{self, Service},
 };
 
@@ -199,15 +199,7 @@ pub fn service(vip: &str, protocol: Protocol, mode: Mode, endpoints: &[&str]) ->
         port: 80,
         protocol,
         mode,
-        health: HealthPolicy {
-            probe: ProbeSpec::Tcp { port: None },
-            interval: Duration::from_secs(5),
-            fast_interval: Duration::from_millis(500),
-            timeout: Duration::from_millis(500),
-            rise: 2,
-            fall: 3,
-            jitter_percent: 0,
-        },
+        health: HealthPolicy::default(),
         endpoints: endpoints.collect(),
     }
 }
