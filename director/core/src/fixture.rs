@@ -1,25 +1,12 @@
 //! Small models and plans that the unit tests share.
 #![allow(clippy::unwrap_used, reason = "a broken fixture is a broken test")]
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    Endpoint, EndpointRef, EndpointState, HealthPolicy, Mode, Model, PlannedEndpoint, ProbeSpec,
-    Protocol, Service, Site, TableSize,
+    Endpoint, EndpointRef, EndpointState, HealthPolicy, Mode, Model, PlannedEndpoint, Protocol,
+    Service, Site, TableSize,
 };
-
-/// A TCP probe every 5 s, every 500 ms in doubt; rise 2, fall 3.
-pub fn policy() -> HealthPolicy {
-    HealthPolicy {
-        probe: ProbeSpec::Tcp { port: None },
-        interval: Duration::from_secs(5),
-        fast_interval: Duration::from_millis(500),
-        timeout: Duration::from_millis(500),
-        rise: 2,
-        fall: 3,
-        jitter_percent: 10,
-    }
-}
 
 /// Service `web` on sites `dc01`, `dc02`, ... of the given weights, each with
 /// endpoints `dc01-a`, `dc01-b`, ... of the given weights. Past `z`: `dc01-26`, ...
@@ -32,7 +19,7 @@ pub fn model(sites: &[(u32, &[u32])]) -> Model {
             port: 80,
             protocol: Protocol::Tcp,
             mode: Mode::Tunnel,
-            health: policy(),
+            health: HealthPolicy::default(),
             endpoints: Vec::new(),
         }],
     };

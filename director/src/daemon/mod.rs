@@ -327,11 +327,12 @@ impl Daemon {
         // Where the asker has gone meanwhile, nobody misses the answer.
         match request {
             Request::Status(answer) => {
-                let _ = answer.send(self.status().await);
+                let _ = answer.send(self.status(&self.counters()).await);
             }
             Request::Metrics(answer) => {
-                let status = self.status().await;
-                let _ = answer.send(self.metrics.text(&status, &self.causes()));
+                let counters = self.counters();
+                let status = self.status(&counters).await;
+                let _ = answer.send(self.metrics.text(&status, &report::causes(&counters)));
             }
             Request::Explain(query, answer) => {
                 let _ = answer.send(self.explain(&query));

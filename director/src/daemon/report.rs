@@ -16,11 +16,15 @@ use crate::{
 };
 
 impl Daemon {
-    pub(super) async fn status(&self) -> StatusReport {
-        let counters = self.datapath.counters().unwrap_or_else(|error| {
+    /// One reading of all counters; all zero, and said, where that fails.
+    pub(super) fn counters(&self) -> Counters {
+        self.datapath.counters().unwrap_or_else(|error| {
             tracing::error!("the counters could not be read: {error:#}");
             Counters::default()
-        });
+        })
+    }
+
+    pub(super) async fn status(&self, counters: &Counters) -> StatusReport {
         let by_endpoint: HashMap<_, Total> = counters
             .endpoints
             .iter()
@@ -124,15 +128,6 @@ impl Daemon {
         }
     }
 
-    pub(super) fn causes(&self) -> Causes {
-        let counters = self.datapath.counters().unwrap_or_default();
-        counters
-            .causes
-            .iter()
-            .map(|(cause, count)| (cause.label(), *count))
-            .collect()
-    }
-
     pub(super) fn explain(&self, query: &ExplainRequest) -> Result<ExplainReport, String> {
         let protocol = match query.protocol.as_str() {
             "tcp" => Protocol::Tcp,
@@ -211,6 +206,15 @@ impl Daemon {
             why,
         }
     }
+}
+
+/// How many packets were not steered, by cause.
+pub(super) fn causes(counters: &Counters) -> Causes {
+    counters
+        .causes
+        .iter()
+        .map(|(cause, count)| (cause.label(), *count))
+        .collect()
 }
 
 fn protocol_name(protocol: Protocol) -> &'static str {
