@@ -9,14 +9,23 @@
 /// Version of everything in this file. It is in the BPF object (section
 /// [`ABI_SECTION`]) and in [`Settings`]; the daemon refuses to load or adopt
 /// another.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// ELF section of the BPF object that holds [`ABI_VERSION`], in the target's
 /// byte order.
 pub const ABI_SECTION: &str = ".director.abi";
 
+pub mod event;
+pub mod flow;
+pub mod nat;
+mod slot;
+
+pub use slot::{NO_ENDPOINT, Slot};
+
 /// IP protocol numbers (IANA).
+pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const ICMP6: u8 = 58;
 
 /// Most NAT source addresses per family.
 pub const NAT_SOURCES: usize = 4;
@@ -108,6 +117,28 @@ pub struct Settings {
     pub nat6_count: u32,
     pub nat4: [u32; NAT_SOURCES],
     pub nat6: [[u32; 4]; NAT_SOURCES],
+    /// The NAT tables' planes: spans of all ports of all sources (see
+    /// [`nat`]).
+    pub nat4_planes: u32,
+    pub nat6_planes: u32,
+    /// Bits of [`settings_flags`].
+    pub flags: u32,
+    /// ICMP packets made per second and CPU, at most.
+    pub icmp_rate: u32,
+    /// Of new flows, one in this many is told to `EVENTS`; 0: none.
+    pub trace_every: u32,
+    /// Destination port of GUE, network byte order.
+    pub gue_port: u16,
+    pub zero: u16,
+    /// Odd, random: which bucket of the flow tables a flow falls on cannot be
+    /// foreseen from outside.
+    pub seed: u32,
+}
+
+/// Bits of [`Settings::flags`].
+pub mod settings_flags {
+    /// Echo requests to a VIP are answered.
+    pub const ECHO: u32 = 1;
 }
 
 /// Key of `SERVICES4` and `SERVICES6`.
@@ -120,83 +151,86 @@ pub struct ServiceKey<A> {
     pub zero: u8,
 }
 
-/// Value of `SERVICES4` and `SERVICES6`.
+/// Value of `SERVICES4` and `SERVICES6`: all that the packet path needs of a
+/// service, so that most packets read no settings.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// Index into `BANKS`, `SERVICE_COUNTERS` and, times two, `SLOTS`.
+    /// Index into `BANKS`, `SERVICE_COUNTERS` and, times two, `SLOTS`. At most
+    /// [`flow::SERVICES`].
     pub index: u32,
+    /// As [`Settings::table_size`].
+    pub table_size: u32,
+    /// Buckets of the family's flow table.
+    pub buckets: u32,
+    /// As [`Settings::seed`].
+    pub seed: u32,
     /// One of [`mode`].
-    pub mode: u32,
+    pub mode: u8,
+    /// One of [`track`].
+    pub track: u8,
+    /// One of [`affinity`].
+    pub affinity: u8,
+    /// Bits of [`service_flags`].
+    pub flags: u8,
+    /// Largest TCP maximum segment size let through, in bytes; 0: any.
+    pub mss: u16,
+    /// Seconds after which a silent UDP flow is over.
+    pub idle: u16,
+    /// New connections per second and source address, at most; 0: any number.
+    pub connection_rate: u32,
+}
+
+/// Bits of the values of `VIPS4` and `VIPS6`.
+pub mod vip {
+    /// A service has this address.
+    pub const VIP: u32 = 1;
+    /// One of them takes every port.
+    pub const ANY_PORT: u32 = 2;
+    /// A NAT source: what comes to it are replies.
+    pub const NAT_SOURCE: u32 = 4;
 }
 
 /// Values of [`Service::mode`].
 pub mod mode {
-    pub const TUNNEL: u32 = 1;
-    pub const NAT: u32 = 2;
+    /// IP in IP, or in UDP, to the endpoint; it answers the client directly.
+    pub const TUNNEL: u8 = 1;
+    /// Addresses and ports rewritten in both directions.
+    pub const NAT: u8 = 2;
+    /// The Ethernet header rewritten; the endpoint answers the client directly.
+    pub const L2: u8 = 3;
+    /// To the host's own stack.
+    pub const PROXY: u8 = 4;
 }
 
-/// Key of `FLOWS4` and `FLOWS6`: a client's flow to a service. The protocol is
-/// the service's.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FlowKey<A> {
-    pub source: A,
-    pub source_port: u16,
-    pub port: u16,
-    pub service: u32,
+/// Values of [`Service::track`]: which flows are recorded.
+pub mod track {
+    /// Those whose slot has changed hands.
+    pub const AUTO: u8 = 0;
+    pub const ALWAYS: u8 = 1;
+    pub const NEVER: u8 = 2;
 }
 
-/// Value of `FLOWS4` and `FLOWS6`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlowEntry {
-    /// Index into `ENDPOINTS`.
-    pub endpoint: u32,
-    /// [`Endpoint::generation`] when the flow was recorded: a record of an
-    /// index's earlier holder does not count.
-    pub generation: u32,
-    /// In `nat` mode, the port that stands for the client; else 0.
-    pub nat_port: u16,
-    /// In `nat` mode, index into [`Settings::nat4`] or [`Settings::nat6`].
-    pub nat_source: u16,
+/// Values of [`Service::affinity`]: what decides about the slot.
+pub mod affinity {
+    /// Addresses, ports and protocol.
+    pub const FLOW: u8 = 0;
+    /// The source and destination address.
+    pub const SOURCE: u8 = 1;
+    /// The QUIC connection id, where it names a server; else as `FLOW`.
+    pub const QUIC: u8 = 2;
 }
 
-/// Key of `NAT4` and `NAT6`: a server's flow to a NAT address of ours.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NatKey<A> {
-    pub endpoint: A,
-    pub source: A,
-    pub endpoint_port: u16,
-    pub source_port: u16,
-    pub protocol: u32,
-}
-
-/// Value of `NAT4` and `NAT6`: whom the NAT port stands for, and the way back.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NatEntry<A> {
-    pub client: A,
-    pub vip: A,
-    pub client_port: u16,
-    pub vip_port: u16,
-    pub endpoint: u32,
-    /// Interface that the client's packets came in by; replies leave by it.
-    pub interface: u32,
-    /// Ethernet header of the replies: the client's last hop and ourselves.
-    pub macs: [u16; 6],
-    /// Coarse seconds since boot of the server's last packet.
-    pub seen: u32,
-    /// Bits of [`closing`].
-    pub closing: u32,
-}
-
-/// Bits of [`NatEntry::closing`].
-pub mod closing {
-    pub const CLIENT_FIN: u32 = 1;
-    pub const SERVER_FIN: u32 = 2;
-    pub const RST: u32 = 4;
+/// Bits of [`Service::flags`].
+pub mod service_flags {
+    /// A packet of a dead endpoint's flow is answered with RST.
+    pub const RESET: u8 = 1;
+    /// `tunnel` mode wraps into UDP.
+    pub const GUE: u8 = 2;
+    /// SYNs are answered with cookies (`proxy` mode).
+    pub const SYN_COOKIES: u8 = 4;
+    /// Sources are looked up in `DENY4` or `DENY6`.
+    pub const DENY: u8 = 8;
 }
 
 /// Value of `ENDPOINTS`. One cache line.
@@ -204,10 +238,14 @@ pub mod closing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub address: [u32; 4],
-    /// Source address of the outer header in `tunnel` mode.
+    /// Source address of the outer header in `tunnel` mode. Over IPv4, the
+    /// second word has the bits of the first that vary by flow.
     pub tunnel_source: [u32; 4],
     /// Never 0 while the entry is in use; raised when it changes hands.
-    pub generation: u32,
+    pub generation: u16,
+    /// VLAN tag (TCI) of frames towards the next hop, network byte order; 0:
+    /// none.
+    pub vlan: u16,
     /// Index of the service it belongs to.
     pub service: u32,
     /// Interface towards the next hop; 0: not known, look it up per packet.
@@ -250,8 +288,40 @@ pub struct Counter {
     pub flows: u64,
 }
 
-/// An empty slot of a table.
-pub const NO_ENDPOINT: u32 = 0;
+/// Key of `DENY4` and `DENY6` (longest-prefix match).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix<A> {
+    /// Bits of `address` that count.
+    pub length: u32,
+    pub address: A,
+}
+
+/// Key of `SERVERS`: a server as QUIC connection ids name it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServerKey {
+    /// Index of the service.
+    pub service: u32,
+    pub server: u32,
+}
+
+/// Words of `FILTER`.
+pub const FILTER_WORDS: u32 = 1024;
+
+/// Word and bit of an address in `FILTER`, which has the bits of all VIPs and
+/// NAT sources set: a clear bit says that an address is none of ours.
+#[inline(always)]
+pub fn filter_bit<A: Address>(address: A) -> (u32, u64) {
+    let w = address.widen();
+    let folded = if A::FAMILY == 4 {
+        w[0]
+    } else {
+        (w[0] ^ w[1].rotate_left(11)) ^ (w[2].rotate_left(19) ^ w[3].rotate_left(5))
+    };
+    let hash = folded.wrapping_mul(0x9e37_79b1) >> 16;
+    (hash >> 6, 1 << (hash & 63))
+}
 
 // SAFETY: `repr(C)`, integers only, and the asserts below show that the size is
 // the sum of the fields' sizes: no padding. The same holds for all that follow.
@@ -261,30 +331,22 @@ unsafe impl<A: Plain> Plain for ServiceKey<A> {}
 // SAFETY: as for `Settings`.
 unsafe impl Plain for Service {}
 // SAFETY: as for `Settings`.
-unsafe impl<A: Plain> Plain for FlowKey<A> {}
+unsafe impl<A: Plain> Plain for Prefix<A> {}
 // SAFETY: as for `Settings`.
-unsafe impl Plain for FlowEntry {}
-// SAFETY: as for `Settings`.
-unsafe impl<A: Plain> Plain for NatKey<A> {}
-// SAFETY: as for `Settings`.
-unsafe impl<A: Plain> Plain for NatEntry<A> {}
+unsafe impl Plain for ServerKey {}
 // SAFETY: as for `Settings`.
 unsafe impl Plain for Endpoint {}
 // SAFETY: as for `Settings`.
 unsafe impl Plain for Counter {}
 
 const _: () = {
-    assert!(size_of::<Settings>() == 4 * 4 + 4 * NAT_SOURCES + 16 * NAT_SOURCES);
+    assert!(size_of::<Settings>() == 4 * 4 + 4 * NAT_SOURCES + 16 * NAT_SOURCES + 28);
     assert!(size_of::<ServiceKey<u32>>() == 8);
     assert!(size_of::<ServiceKey<[u32; 4]>>() == 20);
-    assert!(size_of::<Service>() == 8);
-    assert!(size_of::<FlowKey<u32>>() == 12);
-    assert!(size_of::<FlowKey<[u32; 4]>>() == 24);
-    assert!(size_of::<FlowEntry>() == 12);
-    assert!(size_of::<NatKey<u32>>() == 16);
-    assert!(size_of::<NatKey<[u32; 4]>>() == 40);
-    assert!(size_of::<NatEntry<u32>>() == 40);
-    assert!(size_of::<NatEntry<[u32; 4]>>() == 64);
+    assert!(size_of::<Service>() == 28);
+    assert!(size_of::<Prefix<u32>>() == 8);
+    assert!(size_of::<Prefix<[u32; 4]>>() == 20);
+    assert!(size_of::<ServerKey>() == 8);
     assert!(size_of::<Endpoint>() == 64);
     assert!(core::mem::offset_of!(Endpoint, generation) == 32);
     assert!(core::mem::offset_of!(Endpoint, macs) == 44);

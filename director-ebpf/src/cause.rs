@@ -37,6 +37,8 @@ pub enum Action {
     /// To the host's own stack, untouched.
     Pass,
     Drop,
+    /// What was made of it goes back out of the interface it came in by.
+    Transmit,
 }
 
 causes! {
@@ -44,20 +46,31 @@ causes! {
     NotIp = "not_ip" => Pass,
     /// No service of ours. Not counted: it is nearly free to pass.
     NotOurs = "not_ours" => Pass,
+    /// ICMP, before it is known of what kind. Not counted.
+    Icmp = "icmp" => Pass,
     /// The frame ends within a header that it announces.
     Truncated = "truncated" => Pass,
     /// A header that contradicts itself (version, lengths).
     Malformed = "malformed" => Pass,
+    /// From a source that no sound packet comes from.
+    Martian = "martian" => Drop,
     /// A fragment to a VIP: ports are not in every fragment.
     Fragment = "fragment" => Drop,
     /// An IPv6 extension header to a VIP.
     ExtensionHeader = "extension_header" => Drop,
+    /// The source is in the deny list.
+    Denied = "denied" => Drop,
+    /// The source opens connections faster than the service allows.
+    ConnectionRate = "connection_rate" => Drop,
     /// The service has no table, or an empty slot.
     NoEndpoint = "no_endpoint" => Drop,
-    /// The hop limit is used up (`nat` mode, which forwards as a router does).
+    /// The hop limit is used up.
     HopLimit = "hop_limit" => Drop,
-    /// Would not fit the next hop's interface after encapsulation.
+    /// Would not fit the next hop's interface after encapsulation, and the
+    /// sender cannot be told: it was told enough of late.
     TooBig = "too_big" => Drop,
+    /// The same, and the sender was told (RFC 1191, RFC 8201).
+    TooBigTold = "too_big_told" => Transmit,
     /// The driver has no room for an outer header.
     NoHeadroom = "no_headroom" => Drop,
     /// No next hop known, and the kernel has no route either.
@@ -70,6 +83,22 @@ causes! {
     NatNoFlow = "nat_no_flow" => Drop,
     /// The flow could not be recorded; it was steered by the table.
     FlowNotRecorded = "flow_not_recorded" => Pass,
+    /// Of a dead endpoint's flow; answered with RST.
+    Reset = "reset" => Transmit,
+    /// An echo request to a VIP, answered.
+    Echo = "echo" => Transmit,
+    /// An echo request that was one too many.
+    EchoRate = "echo_rate" => Drop,
+    /// An ICMP error that is about no flow of a service.
+    IcmpNoFlow = "icmp_no_flow" => Drop,
+    /// ICMP to a VIP that is neither echo nor an error.
+    IcmpOther = "icmp_other" => Pass,
+    /// A SYN that was answered with a cookie.
+    SynCookie = "syn_cookie" => Transmit,
+    /// An ACK whose cookie is wrong.
+    SynCookieWrong = "syn_cookie_wrong" => Drop,
+    /// To a service in `proxy` mode: the host's own stack takes it.
+    Proxy = "proxy" => Pass,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Only what steering needs is read: Ethernet II, IPv4 (RFC 791, options
 //! skipped), IPv6 (RFC 8200, no extension headers), TCP and UDP ports. VLAN
-//! tags are not read: such frames are not IP here and pass.
+//! tags are taken off before, and put back where the frame stays.
 //!
 //! Here and in [`crate::steer`], what is found is written to an argument rather
 //! than returned within a `Result`: such a value is undefined in the other
@@ -10,7 +10,7 @@
 //! verifier refuses a program that reads an undefined register.
 
 use crate::{
-    abi::{Address, Plain, TCP, UDP},
+    abi::{Address, ICMP, ICMP6, Plain, TCP, UDP},
     cause::Cause,
 };
 
@@ -20,6 +20,9 @@ pub const ETHERNET: usize = 14;
 pub const IPV4: usize = 20;
 /// Length of an IPv6 header.
 pub const IPV6: usize = 40;
+/// Ethertypes of VLAN tags (IEEE 802.1Q and 802.1ad), network byte order.
+pub const VLAN: u16 = 0x8100_u16.to_be();
+pub const QINQ: u16 = 0x88a8_u16.to_be();
 
 /// TCP flag bits (RFC 9293, section 3.1).
 pub mod tcp_flags {
@@ -59,13 +62,15 @@ pub struct Packet<A> {
     /// Network byte order, as the addresses.
     pub source_port: u16,
     pub destination_port: u16,
-    /// [`TCP`] or [`UDP`].
+    /// [`TCP`] or [`UDP`]; after [`Cause::Icmp`], of ICMP.
     pub protocol: u8,
     /// 0 for UDP.
     pub tcp_flags: u8,
     /// DSCP and ECN: IPv4's type of service, IPv6's traffic class.
     pub traffic_class: u8,
     pub hop_limit: u8,
+    /// IPv6's flow label, host byte order; 0 for IPv4.
+    pub flow_label: u32,
     /// Length of the IP packet, which may be less than what the frame holds.
     pub ip_length: u16,
     /// Where the TCP or UDP header starts in the frame.
@@ -91,82 +96,87 @@ pub fn ethertype<F: Frame + ?Sized>(frame: &F) -> Result<u16, Cause> {
 
 /// A family that can be read from a frame.
 pub trait Parse: Address {
+    /// The destination, where the frame holds a whole IP header.
+    fn destination<F: Frame + ?Sized>(frame: &F) -> Option<Self>;
+
     /// Reads an IP packet of this family into `packet`.
     ///
     /// # Errors
-    /// Why it cannot be steered. With [`Cause::Fragment`] and
-    /// [`Cause::ExtensionHeader`], which concern only packets for a VIP,
-    /// `packet.destination` is set.
+    /// Why it cannot be steered by its ports. With [`Cause::Icmp`], all but the
+    /// ports is set.
     fn parse<F: Frame + ?Sized>(frame: &F, packet: &mut Packet<Self>) -> Result<(), Cause>;
+
+    /// Whether no packet from this source to `destination` is sound: from
+    /// nowhere, from many, from the host itself (RFC 1122, 3.2.1.3; RFC 4291,
+    /// 2.5 and 2.7), or from the VIP to itself.
+    fn is_martian(self, destination: Self) -> bool;
 }
 
 impl Parse for u32 {
     #[inline(always)]
+    fn destination<F: Frame + ?Sized>(frame: &F) -> Option<u32> {
+        frame.load::<u32>(ETHERNET + 16)
+    }
+
+    #[inline(always)]
     fn parse<F: Frame + ?Sized>(frame: &F, packet: &mut Packet<u32>) -> Result<(), Cause> {
         let short = Cause::Truncated;
-        // The two addresses are read last of the header: where they are there,
-        // all of it is.
-        let source = frame.load::<u32>(ETHERNET + 12).ok_or(short)?;
-        let destination = frame.load::<u32>(ETHERNET + 16).ok_or(short)?;
-        let version = frame.load::<u8>(ETHERNET).ok_or(short)?;
-        let traffic_class = frame.load::<u8>(ETHERNET + 1).ok_or(short)?;
-        let ip_length = u16::from_be(frame.load::<u16>(ETHERNET + 2).ok_or(short)?);
-        let fragment = u16::from_be(frame.load::<u16>(ETHERNET + 6).ok_or(short)?);
-        let hop_limit = frame.load::<u8>(ETHERNET + 8).ok_or(short)?;
-        let protocol = frame.load::<u8>(ETHERNET + 9).ok_or(short)?;
+        let header = frame.load::<[u32; 5]>(ETHERNET).ok_or(short)?;
+        let [version, traffic_class, l0, l1] = header[0].to_ne_bytes();
+        let ip_length = u16::from_be_bytes([l0, l1]);
+        let [_, _, f0, f1] = header[1].to_ne_bytes();
+        let fragment = u16::from_be_bytes([f0, f1]);
+        let [hop_limit, protocol, ..] = header[2].to_ne_bytes();
 
-        let header = usize::from(version & 0x0f) * 4;
-        if version >> 4 != 4 || header < IPV4 || usize::from(ip_length) < header {
+        let header_length = usize::from(version & 0x0f) * 4;
+        if version >> 4 != 4 || header_length < IPV4 || usize::from(ip_length) < header_length {
             return Err(Cause::Malformed);
         }
         if ETHERNET + usize::from(ip_length) > frame.length() {
             return Err(short);
         }
-        if protocol != TCP && protocol != UDP {
-            return Err(Cause::NotOurs);
-        }
         // More fragments to come, or not the first one (RFC 791, 3.1).
         if fragment & 0x3fff != 0 {
-            packet.destination = destination;
             return Err(Cause::Fragment);
         }
-        let transport = ETHERNET + header;
-        let mut ports = Transport::default();
-        transport_header(
-            frame,
-            transport,
-            protocol,
-            usize::from(ip_length) - header,
-            &mut ports,
-        )?;
         *packet = Packet {
-            source,
-            destination,
-            source_port: ports.source,
-            destination_port: ports.destination,
+            source: header[3],
+            destination: header[4],
+            source_port: 0,
+            destination_port: 0,
             protocol,
-            tcp_flags: ports.flags,
+            tcp_flags: 0,
             traffic_class,
             hop_limit,
+            flow_label: 0,
             ip_length,
-            transport,
+            transport: ETHERNET + header_length,
         };
-        Ok(())
+        ports(frame, packet, ICMP, usize::from(ip_length) - header_length)
+    }
+
+    #[inline(always)]
+    fn is_martian(self, destination: u32) -> bool {
+        let [first, ..] = self.to_ne_bytes();
+        first == 0 || first == 127 || first >= 224 || self == destination
     }
 }
 
 impl Parse for [u32; 4] {
     #[inline(always)]
+    fn destination<F: Frame + ?Sized>(frame: &F) -> Option<[u32; 4]> {
+        frame.load::<[u32; 4]>(ETHERNET + 24)
+    }
+
+    #[inline(always)]
     fn parse<F: Frame + ?Sized>(frame: &F, packet: &mut Packet<[u32; 4]>) -> Result<(), Cause> {
         let short = Cause::Truncated;
-        let destination = frame.load::<[u32; 4]>(ETHERNET + 24).ok_or(short)?;
-        let source = frame.load::<[u32; 4]>(ETHERNET + 8).ok_or(short)?;
-        let start = u16::from_be(frame.load::<u16>(ETHERNET).ok_or(short)?);
-        let payload = u16::from_be(frame.load::<u16>(ETHERNET + 4).ok_or(short)?);
-        let protocol = frame.load::<u8>(ETHERNET + 6).ok_or(short)?;
-        let hop_limit = frame.load::<u8>(ETHERNET + 7).ok_or(short)?;
+        let header = frame.load::<[u32; 10]>(ETHERNET).ok_or(short)?;
+        let start = u32::from_be(header[0]);
+        let [p0, p1, protocol, hop_limit] = header[1].to_ne_bytes();
+        let payload = u16::from_be_bytes([p0, p1]);
 
-        if start >> 12 != 6 {
+        if start >> 28 != 6 {
             return Err(Cause::Malformed);
         }
         // A jumbogram (RFC 2675) says 0 here and does not fit an XDP frame.
@@ -177,62 +187,66 @@ impl Parse for [u32; 4] {
             return Err(short);
         }
         match protocol {
-            TCP | UDP => {}
-            44 => {
-                packet.destination = destination;
-                return Err(Cause::Fragment);
-            }
+            44 => return Err(Cause::Fragment),
             // Hop-by-hop, routing, ESP, AH, destination options, mobility, HIP,
             // shim6, and the two for experiments (IANA's registry).
             0 | 43 | 50 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => {
-                packet.destination = destination;
                 return Err(Cause::ExtensionHeader);
             }
-            _ => return Err(Cause::NotOurs),
+            _ => {}
         }
-        let transport = ETHERNET + IPV6;
-        let mut ports = Transport::default();
-        transport_header(frame, transport, protocol, usize::from(payload), &mut ports)?;
         *packet = Packet {
-            source,
-            destination,
-            source_port: ports.source,
-            destination_port: ports.destination,
+            source: [header[2], header[3], header[4], header[5]],
+            destination: [header[6], header[7], header[8], header[9]],
+            source_port: 0,
+            destination_port: 0,
             protocol,
-            tcp_flags: ports.flags,
-            traffic_class: ((start >> 4) & 0xff) as u8,
+            tcp_flags: 0,
+            traffic_class: (start >> 20) as u8,
             hop_limit,
+            flow_label: start & 0xf_ffff,
             ip_length,
-            transport,
+            transport: ETHERNET + IPV6,
         };
-        Ok(())
+        ports(frame, packet, ICMP6, usize::from(payload))
+    }
+
+    #[inline(always)]
+    fn is_martian(self, destination: [u32; 4]) -> bool {
+        let is_low = self[0] | self[1] | self[2] == 0 && u32::from_be(self[3]) <= 1;
+        is_low || self[0].to_ne_bytes()[0] == 0xff || self == destination
     }
 }
 
-#[derive(Default)]
-struct Transport {
-    source: u16,
-    destination: u16,
-    flags: u8,
-}
-
+/// Reads what steering needs of the transport header, which has `length` bytes
+/// with what it carries.
 #[inline(always)]
-fn transport_header<F: Frame + ?Sized>(
+fn ports<A, F: Frame + ?Sized>(
     frame: &F,
-    offset: usize,
-    protocol: u8,
+    packet: &mut Packet<A>,
+    icmp: u8,
     length: usize,
-    header: &mut Transport,
 ) -> Result<(), Cause> {
-    let least = if protocol == TCP { 20 } else { 8 };
+    let least = match packet.protocol {
+        TCP => 20,
+        UDP => 8,
+        protocol if protocol == icmp => return Err(Cause::Icmp),
+        _ => return Err(Cause::NotOurs),
+    };
     if length < least {
         return Err(Cause::Malformed);
     }
     let short = Cause::Truncated;
-    header.source = frame.load(offset).ok_or(short)?;
-    header.destination = frame.load(offset + 2).ok_or(short)?;
-    if protocol == TCP {
-        header.flags = frame.load(offset + 13).ok_or(short)?;
+    let [source, destination] = frame.load::<[u16; 2]>(packet.transport).ok_or(short)?;
+    packet.source_port = source;
+    packet.destination_port = destination;
+    if packet.protocol == TCP {
+        let [offset, flags] = frame.load::<[u8; 2]>(packet.transport + 12).ok_or(short)?;
+        let header = usize::from(offset >> 4) * 4;
+        if header < 20 || header > length {
+            return Err(Cause::Malformed);
+        }
+        packet.tcp_flags = flags;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     abi::{Address, Endpoint},
-    parse::{IPV4, IPV6},
+    parse::{ETHERNET, IPV4, Packet},
 };
 
 /// Protocol numbers of an encapsulated packet: IPv4 in IP (RFC 2003), IPv6 in
@@ -13,14 +13,11 @@ pub const IP6IP6: u8 = 41;
 /// Hop limit of outer headers.
 pub const OUTER_HOP_LIMIT: u8 = 64;
 
+/// Length of a UDP header.
+const UDP: u16 = 8;
+
 /// Don't Fragment, in the flags word of an IPv4 header (network byte order).
 const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
-
-/// Bytes that the outer header of a family takes.
-#[inline(always)]
-pub const fn overhead<A: Address>() -> usize {
-    if A::FAMILY == 4 { IPV4 } else { IPV6 }
-}
 
 /// Folds a sum of 16-bit words to 16 bits (RFC 1071).
 #[inline(always)]
@@ -32,45 +29,62 @@ pub const fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
-/// Sum of an outer IPv4 header's words but total length, type of service and
-/// checksum: what [`Endpoint::outer_sum`] holds, so that the packet path adds
-/// only the words that differ between packets.
+/// Sum of the words of an outer IPv4 header that are the same for all packets
+/// to an endpoint: what [`Endpoint::outer_sum`] holds, so that the packet path
+/// adds only the others.
 pub const fn outer_sum(source: u32, destination: u32) -> u16 {
     let first = u16::from_ne_bytes([0x45, 0]) as u64;
-    let hop = u16::from_ne_bytes([OUTER_HOP_LIMIT, IPIP]) as u64;
-    fold(first + DONT_FRAGMENT as u64 + hop + source as u64 + destination as u64)
+    fold(first + DONT_FRAGMENT as u64 + source as u64 + destination as u64)
 }
 
-/// Outer IPv4 header (RFC 2003) of an inner packet of `inner_length` bytes, as
-/// 32-bit words in memory order. The traffic class is copied (RFC 6040, 4.1:
-/// ECN must be), the identification is 0 as RFC 6864 allows with DF set.
+/// What differs from packet to packet in an outer header.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer {
+    /// Protocol of what follows: [`IPIP`], [`IP6IP6`] or UDP.
+    pub protocol: u8,
+    /// Copied from the inner packet (RFC 6040, 4.1: ECN must be).
+    pub traffic_class: u8,
+    /// Bytes that follow the header.
+    pub length: u16,
+    /// Hash of the flow: source bits over IPv4, flow label over IPv6 (RFC
+    /// 6438), source port of UDP. So routers and network cards spread flows.
+    pub entropy: u32,
+}
+
+/// Outer IPv4 header (RFC 2003), as 32-bit words in memory order. The
+/// identification is 0 as RFC 6864 allows with DF set.
 #[inline(always)]
-pub fn outer_ipv4(endpoint: &Endpoint, inner_length: u16, traffic_class: u8) -> [u32; 5] {
-    let length = (inner_length + IPV4 as u16).to_be();
-    let first = u16::from_ne_bytes([0x45, traffic_class]);
-    let class = u16::from_ne_bytes([0, traffic_class]);
-    let sum = u64::from(endpoint.outer_sum) + u64::from(length) + u64::from(class);
-    let checksum = !fold(sum);
-    let hop = u16::from_ne_bytes([OUTER_HOP_LIMIT, IPIP]);
+pub fn outer_ipv4(endpoint: &Endpoint, outer: &Outer) -> [u32; 5] {
+    let length = (outer.length + IPV4 as u16).to_be();
+    let first = u16::from_ne_bytes([0x45, outer.traffic_class]);
+    let class = u16::from_ne_bytes([0, outer.traffic_class]);
+    let hop = u16::from_ne_bytes([OUTER_HOP_LIMIT, outer.protocol]);
+    let varied = outer.entropy & endpoint.tunnel_source[1];
+    let sum = u64::from(endpoint.outer_sum)
+        + u64::from(length)
+        + u64::from(class)
+        + u64::from(hop)
+        + u64::from(varied);
     [
         words(first, length),
         words(0, DONT_FRAGMENT),
-        words(hop, checksum),
-        endpoint.tunnel_source[0],
+        words(hop, !fold(sum)),
+        endpoint.tunnel_source[0] | varied,
         endpoint.address[0],
     ]
 }
 
-/// Outer IPv6 header (RFC 2473) of an inner packet of `inner_length` bytes.
+/// Outer IPv6 header (RFC 2473).
 #[inline(always)]
-pub fn outer_ipv6(endpoint: &Endpoint, inner_length: u16, traffic_class: u8) -> [u32; 10] {
-    let start = (0x6000_0000_u32 | u32::from(traffic_class) << 20).to_be();
-    let next = u16::from_ne_bytes([IP6IP6, OUTER_HOP_LIMIT]);
+pub fn outer_ipv6(endpoint: &Endpoint, outer: &Outer) -> [u32; 10] {
+    let label = outer.entropy & 0xf_ffff;
+    let start = (0x6000_0000_u32 | u32::from(outer.traffic_class) << 20 | label).to_be();
+    let next = u16::from_ne_bytes([outer.protocol, OUTER_HOP_LIMIT]);
     let s = endpoint.tunnel_source;
     let d = endpoint.address;
     [
         start,
-        words(inner_length.to_be(), next),
+        words(outer.length.to_be(), next),
         s[0],
         s[1],
         s[2],
@@ -80,6 +94,64 @@ pub fn outer_ipv6(endpoint: &Endpoint, inner_length: u16, traffic_class: u8) -> 
         d[2],
         d[3],
     ]
+}
+
+/// UDP header of GUE (draft-ietf-intarea-gue, variant 1: the IP packet follows
+/// directly), with `length` bytes following and `checksum` as it is.
+#[inline(always)]
+pub fn gue(port: u16, length: u16, entropy: u32, checksum: u16) -> [u32; 2] {
+    let source = (0xc000 | (entropy >> 16) as u16).to_be();
+    [words(source, port), words((length + UDP).to_be(), checksum)]
+}
+
+/// Checksum of the UDP header that [`gue`] makes over IPv6, where it may not be
+/// left out in general (RFC 6935). The inner packet is not read for it: its own
+/// checksums say what its bytes sum up to.
+#[inline(always)]
+pub fn gue_checksum6(endpoint: &Endpoint, header: [u32; 2], inner_sum: u16) -> u16 {
+    let [_, rest] = header;
+    let [l0, l1, ..] = rest.to_ne_bytes();
+    let length = u16::from_ne_bytes([l0, l1]);
+    let sum = sum_of(&endpoint.tunnel_source)
+        + sum_of(&endpoint.address)
+        + u64::from(length)
+        + u64::from(u16::from_ne_bytes([0, 17]))
+        + sum_of(&header)
+        + u64::from(inner_sum);
+    match !fold(sum) {
+        0 => 0xffff,
+        sum => sum,
+    }
+}
+
+/// Sum of a whole IP packet's words, given that its checksums are right:
+/// a right IPv4 header sums up to zero, and a right segment to the complement
+/// of its pseudo-header.
+#[inline(always)]
+pub fn packet_sum<A: Address>(packet: &Packet<A>) -> u16 {
+    let header = packet.transport - ETHERNET;
+    let segment = (packet.ip_length - header as u16).to_be();
+    let protocol = u64::from(u16::from_ne_bytes([0, packet.protocol]));
+    let addresses = sum_of(&packet.source.widen()) + sum_of(&packet.destination.widen());
+    let of_segment = !fold(addresses + u64::from(segment) + protocol);
+    if A::FAMILY == 4 {
+        return of_segment;
+    }
+    let start = 0x6000_u16 | u16::from(packet.traffic_class) << 4;
+    let label = packet.flow_label;
+    let next = u16::from_ne_bytes([packet.protocol, packet.hop_limit]);
+    let start = (u32::from(start) << 16 | label).to_be();
+    let sum = u64::from(start) + u64::from(segment) + u64::from(next) + addresses;
+    fold(sum + u64::from(of_segment))
+}
+
+#[inline(always)]
+fn sum_of(words: &[u32]) -> u64 {
+    let mut sum = 0;
+    for word in words {
+        sum += u64::from(*word);
+    }
+    sum
 }
 
 /// Two 16-bit words, in memory order, as one of 32 bits.
@@ -148,107 +220,4 @@ impl Change {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Internet checksum over bytes, straight from RFC 1071.
-    fn reference(bytes: &[u8]) -> u16 {
-        let mut sum = 0u32;
-        for pair in bytes.chunks(2) {
-            sum += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        !(sum as u16)
-    }
-
-    proptest! {
-        #[test]
-        fn a_change_equals_computing_anew(
-            mut bytes in proptest::collection::vec(any::<u8>(), 40..=40),
-            word in any::<u32>(),
-            half in any::<u16>(),
-        ) {
-            // An all-zero message has two representations of its sum.
-            bytes[0] |= 1;
-            let before = reference(&bytes).to_be();
-            let old_word = u32::from_ne_bytes(bytes[8..12].try_into().expect("four bytes"));
-            let old_half = u16::from_ne_bytes(bytes[20..22].try_into().expect("two bytes"));
-            bytes[8..12].copy_from_slice(&word.to_ne_bytes());
-            bytes[20..22].copy_from_slice(&half.to_ne_bytes());
-            let after = Change::default().word(old_word, word).half(old_half, half).apply(before);
-            prop_assert_eq!(after, reference(&bytes).to_be());
-        }
-
-        #[test]
-        fn outer_ipv4_is_a_valid_header(
-            source in any::<[u8; 4]>(), destination in any::<[u8; 4]>(),
-            length in 28u16..1480, class in any::<u8>(),
-        ) {
-            let endpoint = endpoint(&source, &destination);
-            let bytes: Vec<u8> =
-                outer_ipv4(&endpoint, length, class).iter().flat_map(|w| w.to_ne_bytes()).collect();
-            let (header, _) = etherparse::Ipv4Header::from_slice(&bytes).expect("a header");
-            prop_assert_eq!(header.header_checksum, header.calc_header_checksum());
-            prop_assert_eq!(header.total_len, length + 20);
-            prop_assert_eq!(header.source, source);
-            prop_assert_eq!(header.destination, destination);
-            prop_assert_eq!(header.dscp.value() << 2 | header.ecn.value(), class);
-            prop_assert_eq!(header.protocol.0, IPIP);
-            prop_assert!(header.dont_fragment);
-        }
-
-        #[test]
-        fn outer_ipv6_is_a_valid_header(
-            source in any::<[u8; 16]>(), destination in any::<[u8; 16]>(),
-            length in 48u16..1460, class in any::<u8>(),
-        ) {
-            let endpoint = endpoint(&source, &destination);
-            let bytes: Vec<u8> =
-                outer_ipv6(&endpoint, length, class).iter().flat_map(|w| w.to_ne_bytes()).collect();
-            let (header, _) = etherparse::Ipv6Header::from_slice(&bytes).expect("a header");
-            prop_assert_eq!(header.payload_length, length);
-            prop_assert_eq!(header.source, source);
-            prop_assert_eq!(header.destination, destination);
-            prop_assert_eq!(header.traffic_class, class);
-            prop_assert_eq!(header.next_header.0, IP6IP6);
-            prop_assert_eq!(header.hop_limit, OUTER_HOP_LIMIT);
-        }
-    }
-
-    #[test]
-    fn udp_without_a_checksum_stays_without() {
-        assert_eq!(Change::default().word(1, 2).apply_udp(0), 0);
-    }
-
-    #[test]
-    fn udp_never_gets_a_zero_checksum() {
-        // 0xffff unchanged is the sum that comes out as zero.
-        assert_eq!(Change::default().half(0, 0).apply_udp(0xffff), 0xffff);
-    }
-
-    fn endpoint(source: &[u8], destination: &[u8]) -> Endpoint {
-        let wide = |bytes: &[u8]| {
-            let mut words = [0; 4];
-            for (word, chunk) in words.iter_mut().zip(bytes.chunks(4)) {
-                *word = u32::from_ne_bytes(chunk.try_into().expect("four bytes"));
-            }
-            words
-        };
-        let (source, destination) = (wide(source), wide(destination));
-        Endpoint {
-            address: destination,
-            tunnel_source: source,
-            generation: 1,
-            service: 0,
-            interface: 0,
-            macs: [0; 6],
-            port: 0,
-            mtu: 1500,
-            outer_sum: outer_sum(source[0], destination[0]),
-            state: 1,
-            family: 4,
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use aya::programs::ProgramFd;
 use director::{
-    config::{Limits, NatSources, TunnelSources},
+    config::{IcmpPolicy, Limits, NatSources, TunnelSources},
     datapath::{Datapath, Hop, Object, Options, Uses},
 };
 use director_core::{
@@ -49,6 +49,7 @@ fn loaded(mode: Mode) -> Result<Datapath> {
             services: 8,
             endpoints: 32,
             table_size: TABLE_SIZE,
+            nat_flows: FLOWS,
         },
         uses: Uses {
             ipv4: true,
@@ -59,6 +60,11 @@ fn loaded(mode: Mode) -> Result<Datapath> {
         tunnel: TunnelSources {
             v4: Some("198.51.100.1".parse()?),
             v6: Some("2001:db8:1::1".parse()?),
+            ..TunnelSources::default()
+        },
+        icmp: IcmpPolicy {
+            echo: true,
+            rate: 1000,
         },
         nat: NatSources {
             v4: (2..6).map(|last| [198, 51, 100, last].into()).collect(),
@@ -118,6 +124,7 @@ fn publish(
             destination: [2; 6],
             source: [4; 6],
             mtu: 1500,
+            vlan: 0,
         };
         datapath.set_hop(address, Some(hop))?;
         let name = Arc::from(format!("e{index}"));

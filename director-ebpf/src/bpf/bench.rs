@@ -16,10 +16,7 @@ use aya_ebpf::{
     maps::{Array, LruHashMap, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
-use director_ebpf::{
-    abi::{FlowEntry, FlowKey},
-    bench::{FRAME, HEADERS, Plan, flow_of},
-};
+use director_ebpf::bench::{FRAME, HEADERS, Plan, flow_of};
 
 /// The program under test, at index 0.
 #[map]
@@ -30,7 +27,7 @@ static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
 #[map]
 static TURN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-static LRU: LruHashMap<FlowKey<u32>, FlowEntry> = LruHashMap::with_max_entries(1 << 20, 0);
+static LRU: LruHashMap<[u32; 4], [u32; 4]> = LruHashMap::with_max_entries(1 << 20, 0);
 #[map]
 static COUNTER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -104,28 +101,17 @@ fn look_up(ctx: &XdpContext) -> Option<u32> {
         return None;
     }
     // SAFETY: in bounds, as compared above.
-    let (source, source_port, port) = unsafe {
-        (
+    let key = unsafe {
+        [
             *((start + 26) as *const u32),
-            *((start + 34) as *const u16),
-            *((start + 36) as *const u16),
-        )
-    };
-    let key = FlowKey {
-        source,
-        source_port,
-        port,
-        service: 0,
+            *((start + 30) as *const u32),
+            *((start + 34) as *const u32),
+            6,
+        ]
     };
     // SAFETY: only whether there is an entry is read.
     if unsafe { LRU.get(&key) }.is_none() {
-        let entry = FlowEntry {
-            endpoint: 1,
-            generation: 1,
-            nat_port: 0,
-            nat_source: 0,
-        };
-        LRU.insert(&key, &entry, 0).ok()?;
+        LRU.insert(&key, &[1, 1, 0, 0], 0).ok()?;
     }
     let counter = COUNTER.get_ptr_mut(0)?;
     // SAFETY: a per-CPU value that only this program writes.

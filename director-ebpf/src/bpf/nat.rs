@@ -1,34 +1,56 @@
 //! `nat` mode: addresses and ports rewritten in both directions, so that
 //! servers and their routes stay as they are.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
+use aya_ebpf::programs::XdpContext;
 use director_ebpf::{
     abi::{
-        Address, Endpoint, FlowEntry, NAT_PORT_FIRST, NAT_SOURCES, NatEntry, NatKey, Service, TCP,
-        closing,
+        Address, Endpoint, NAT_SOURCES, Service, Settings, TCP, UDP,
+        flow::{BUSY, EMPTY, FlowValue, WAYS},
+        nat::{Ports4, Ports6, WayBack, flags},
     },
     cause::Cause,
     parse::{ETHERNET, Frame as _, Packet, tcp_flags},
+    ports::{self, Ports},
     rewrite::Change,
-    steer::{self, Pick, flow_key},
+    scratch::Scratch,
+    steer::{Pick, picked},
 };
 
 use crate::{
     frame::XdpFrame,
+    icmp,
     link::{self, NextHop},
-    maps::{self, KernelTables, Maps},
+    maps::{self, Maps},
 };
 
-/// Ports tried for a new flow. With half of all ports in use, all of 16 random
-/// ones are taken once in 65,536 flows.
-const TRIES: u32 = 16;
-/// A port whose flow was closed is free after this many seconds: longer than a
-/// lost last segment is sent again.
-const CLOSED_SECONDS: u32 = 30;
-/// A port whose server has been silent for this long is free, by protocol (RFC
-/// 5382, REQ-5: at least 2 h 4 min for TCP; RFC 4787, REQ-5: 5 min for UDP).
-const TCP_IDLE_SECONDS: u32 = 7_440;
-const UDP_IDLE_SECONDS: u32 = 300;
+/// The NAT tables of a family.
+pub trait PortTable: Ports {
+    fn table(bucket: u32) -> Option<*mut Self::Ports>;
+    /// The family's NAT source addresses, how many are in use, and the planes.
+    fn nat(settings: &Settings) -> (&[Self; NAT_SOURCES], u32, u32);
+}
+
+impl PortTable for u32 {
+    #[inline(always)]
+    fn table(bucket: u32) -> Option<*mut Ports4> {
+        maps::ports4(bucket)
+    }
+    #[inline(always)]
+    fn nat(settings: &Settings) -> (&[u32; NAT_SOURCES], u32, u32) {
+        (&settings.nat4, settings.nat4_count, settings.nat4_planes)
+    }
+}
+
+impl PortTable for [u32; 4] {
+    #[inline(always)]
+    fn table(bucket: u32) -> Option<*mut Ports6> {
+        maps::ports6(bucket)
+    }
+    #[inline(always)]
+    fn nat(settings: &Settings) -> (&[[u32; 4]; NAT_SOURCES], u32, u32) {
+        (&settings.nat6, settings.nat6_count, settings.nat6_planes)
+    }
+}
 
 /// Sends a packet of a service in `nat` mode to its endpoint.
 #[inline(always)]
@@ -36,220 +58,223 @@ pub fn to_endpoint<A: Maps>(
     ctx: &XdpContext,
     packet: &Packet<A>,
     service: &Service,
+    pick: &Pick,
+    scratch: &mut Scratch,
 ) -> Result<u32, Cause> {
-    if packet.hop_limit <= 1 {
-        return Err(Cause::HopLimit);
-    }
-    let key = flow_key(packet, service);
-    let mut pick = Pick::default();
-    let endpoint = steer::pick(&KernelTables, service, packet, &key, &mut pick)?;
+    let endpoint = maps::endpoint(pick.endpoint).ok_or(Cause::NoEndpoint)?;
     if endpoint.mtu != 0 && packet.ip_length > endpoint.mtu {
-        return Err(Cause::TooBig);
+        return Err(icmp::too_big(ctx, packet, endpoint.mtu));
     }
     let settings = maps::settings().ok_or(Cause::NoEndpoint)?;
-    let (sources, count) = A::nat_sources(settings);
-    let is_kept = pick.is_recorded
-        && !(packet.is_syn() && has_lost_port(packet, endpoint, &pick.entry, sources));
-    if !is_kept {
-        allocate(ctx, packet, endpoint, sources, count, &mut pick.entry)?;
-        if A::flows().insert(&key, &pick.entry, 0).is_err() {
-            maps::count(Cause::FlowNotRecorded);
-        }
-    }
-    let entry = &pick.entry;
+    port_for(ctx, packet, service, pick, scratch)?;
+    let port = scratch.port.get();
+    let (sources, _, _) = A::nat(settings);
     let source = *sources
-        .get(usize::from(entry.nat_source) % NAT_SOURCES)
+        .get((port >> 16) as usize % NAT_SOURCES)
         .ok_or(Cause::NoEndpoint)?;
-    if packet.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) != 0 {
-        close(
-            packet,
-            &nat_key(packet.protocol, endpoint, source, entry.nat_port),
-            closing::CLIENT_FIN,
-        );
-    }
     let mut hop = NextHop::default();
-    link::next_hop(ctx, endpoint, source, packet.ip_length, &mut hop)?;
-    maps::count_steered(service.index, &pick, packet.ip_length);
+    link::next_hop(ctx, endpoint, &source.widen(), packet.ip_length, &mut hop)?;
+    maps::count_steered(
+        service.index,
+        pick.endpoint,
+        packet.ip_length,
+        pick.is(picked::NEW),
+    );
     let after = Tuple {
         source,
         destination: A::narrow(endpoint.address),
-        source_port: entry.nat_port,
+        source_port: port as u16,
         destination_port: endpoint.port,
     };
     rewrite(ctx, packet, &after)?;
-    link::send::<A>(ctx, &hop)
+    link::send(ctx, &hop, A::FAMILY)
+}
+
+/// Finds the port that stands for a packet's flow, and its source address:
+/// `scratch.port` has the index of that in its upper bits, and the port in
+/// network byte order in its lower 16. A flow without a port takes one.
+#[inline(always)]
+fn port_for<A: Maps>(
+    ctx: &XdpContext,
+    packet: &Packet<A>,
+    service: &Service,
+    pick: &Pick,
+    scratch: &mut Scratch,
+) -> Result<(), Cause> {
+    let settings = maps::settings().ok_or(Cause::NoEndpoint)?;
+    let endpoint = maps::endpoint(pick.endpoint).ok_or(Cause::NoEndpoint)?;
+    let (_, count, planes) = A::nat(settings);
+    let plane = ports::plane(endpoint.address, endpoint.port, count, planes);
+    let key = ports::key(packet.source, packet.source_port, service.index);
+    for n in 0..ports::CANDIDATES {
+        let index = ports::candidate(pick.hash, settings.seed, n, plane, count);
+        let bucket = A::table(index).ok_or(Cause::NatPortsExhausted)?;
+        // SAFETY: a live map value.
+        unsafe { ports::find::<A>(bucket, key, packet.source, pick.endpoint, scratch) };
+        let way = scratch.way.get() as usize;
+        if way < WAYS {
+            note_client(
+                bucket.cast(),
+                way,
+                scratch.found(),
+                packet.tcp_flags,
+                packet.is_syn(),
+            );
+            set_port(scratch, index, way, plane);
+            return Ok(());
+        }
+    }
+    let flags = if packet.protocol == UDP {
+        flags::UDP | flags::HALF_OPEN
+    } else {
+        flags::HALF_OPEN
+    };
+    let value = FlowValue::new(pick.endpoint, flags, service.index, maps::seconds());
+    let back = WayBack {
+        interface: ctx.ingress_ifindex() as u32,
+        macs: way_back(ctx),
+    };
+    ports::no_room(scratch);
+    for n in 0..ports::CANDIDATES {
+        let index = ports::candidate(pick.hash, settings.seed, n, plane, count);
+        let bucket = A::table(index).ok_or(Cause::NatPortsExhausted)?;
+        // SAFETY: a live map value.
+        unsafe { ports::room(bucket, index, value.seen(), scratch) };
+        if n == 1 && scratch.best.get() > 0 {
+            break;
+        }
+    }
+    if scratch.best.get() == 0 {
+        scratch.way.set(scratch.other_way.get());
+        scratch.held.set(scratch.other_held.get());
+    }
+    let way = scratch.way.get() as usize;
+    if way >= WAYS {
+        return Err(Cause::NatPortsExhausted);
+    }
+    let index = scratch.bucket.get() as u32;
+    let bucket = A::table(index).ok_or(Cause::NatPortsExhausted)?;
+    let held = scratch.held.get();
+    // SAFETY: a live map value.
+    let is_taken = unsafe { ports::take(bucket, way, held, key, packet.source, value, back) };
+    if !is_taken {
+        return Err(Cause::NatPortsExhausted);
+    }
+    set_port(scratch, index, way, plane);
+    Ok(())
+}
+
+#[inline(always)]
+fn set_port(scratch: &mut Scratch, bucket: u32, way: usize, plane: u32) {
+    let (source, port) = ports::port_of(bucket, way, plane);
+    scratch
+        .port
+        .set(u64::from(source) << 16 | u64::from(port.to_be()));
+}
+
+/// Notes a client's packet in its port's record.
+#[inline(always)]
+fn note_client(keys: *mut u64, way: usize, value: FlowValue, tcp_flags: u8, is_syn: bool) {
+    let mut flags = value.flags() & !flags::HALF_OPEN | closing(tcp_flags, flags::CLIENT_FIN);
+    if is_syn {
+        // The same SYN again, or a client that uses its port again.
+        flags = value.flags() & flags::UDP | flags::HALF_OPEN;
+    }
+    note(keys, way, value, flags);
+}
+
+/// Seconds after which a record is refreshed, so that most packets only read.
+const REFRESH_SECONDS: u16 = 8;
+
+#[inline(always)]
+fn note(keys: *mut u64, way: usize, value: FlowValue, flags: u8) {
+    let now = maps::seconds();
+    if flags == value.flags() && value.age(now) < REFRESH_SECONDS {
+        return;
+    }
+    let after = FlowValue::new(value.endpoint(), flags, value.service(), now);
+    // SAFETY: `keys` starts a live bucket, whose values follow its keys.
+    unsafe {
+        keys.add(WAYS + (way & (WAYS - 1)))
+            .write_volatile(after.0)
+    };
+}
+
+#[inline(always)]
+fn closing(tcp_flags: u8, fin: u8) -> u8 {
+    let mut bits = 0;
+    if tcp_flags & tcp_flags::FIN != 0 {
+        bits |= fin;
+    }
+    if tcp_flags & tcp_flags::RST != 0 {
+        bits |= flags::RST;
+    }
+    bits
 }
 
 /// Sends a server's packet to the client that its NAT port stands for.
 #[inline(always)]
 pub fn to_client<A: Maps>(ctx: &XdpContext, packet: &Packet<A>) -> Result<u32, Cause> {
-    if packet.hop_limit <= 1 {
-        return Err(Cause::HopLimit);
+    let settings = maps::settings().ok_or(Cause::NatNoFlow)?;
+    let (sources, count, planes) = A::nat(settings);
+    let mut source = 0;
+    for address in sources {
+        if *address == packet.destination {
+            break;
+        }
+        source += 1;
     }
-    let key = NatKey {
-        endpoint: packet.source,
-        source: packet.destination,
-        endpoint_port: packet.source_port,
-        source_port: packet.destination_port,
-        protocol: u32::from(packet.protocol),
-    };
-    let entry = A::nat().get_ptr_mut(&key).ok_or(Cause::NatNoFlow)?;
-    // SAFETY: a live map value. Its plain fields are written once, before the
-    // entry can be found; `seen` and `closing` are single aligned words.
-    let (after, hop) = unsafe {
-        (*entry).seen = now();
-        (*entry).closing |= closing_bits(packet.tcp_flags, closing::SERVER_FIN);
-        let after = Tuple {
-            source: (*entry).vip,
-            destination: (*entry).client,
-            source_port: (*entry).vip_port,
-            destination_port: (*entry).client_port,
-        };
+    if source >= count {
+        return Err(Cause::NatNoFlow);
+    }
+    let plane = ports::plane(packet.source.widen(), packet.source_port, count, planes);
+    let (index, way) = ports::place_of(source, u16::from_be(packet.destination_port), plane);
+    let bucket = A::table(index).ok_or(Cause::NatNoFlow)?;
+    let way = way & (WAYS - 1);
+    let keys = bucket.cast::<u64>();
+    // SAFETY: a live map value, and `way` within it.
+    let (key, value, client, back) = unsafe {
+        let key = keys.add(way).read_volatile();
         (
-            after,
-            NextHop {
-                interface: (*entry).interface,
-                macs: (*entry).macs,
-            },
+            key,
+            FlowValue(keys.add(WAYS + way).read_volatile()),
+            A::client(bucket, way, key),
+            A::ways_back(bucket).add(way).read_volatile(),
         )
     };
+    if key == EMPTY || key == BUSY {
+        return Err(Cause::NatNoFlow);
+    }
+    let endpoint = maps::endpoint(value.endpoint()).ok_or(Cause::NatNoFlow)?;
+    let front = maps::front(value.service()).ok_or(Cause::NatNoFlow)?;
+    let is_its_server = is_at(endpoint, packet) && front.protocol == packet.protocol;
+    if !is_its_server {
+        return Err(Cause::NatNoFlow);
+    }
+    note(
+        keys,
+        way,
+        value,
+        value.flags() | closing(packet.tcp_flags, flags::SERVER_FIN),
+    );
+    let after = Tuple {
+        source: A::narrow(front.address),
+        destination: client,
+        source_port: front.port,
+        destination_port: (key >> 16) as u16,
+    };
     rewrite(ctx, packet, &after)?;
-    link::send::<A>(ctx, &hop)
-}
-
-/// Whether a recorded flow has lost its port meanwhile; where not, the port's
-/// flow begins anew. Only SYNs ask: every other packet takes the record's word
-/// for it, and so saves a look-up.
-#[inline(always)]
-fn has_lost_port<A: Maps>(
-    packet: &Packet<A>,
-    endpoint: &Endpoint,
-    entry: &FlowEntry,
-    sources: &[A; NAT_SOURCES],
-) -> bool {
-    let Some(source) = sources.get(usize::from(entry.nat_source) % NAT_SOURCES) else {
-        return true;
+    let hop = NextHop {
+        interface: back.interface,
+        macs: back.macs,
+        vlan: 0,
     };
-    let key = nat_key(packet.protocol, endpoint, *source, entry.nat_port);
-    let Some(held) = A::nat().get_ptr_mut(&key) else {
-        return true;
-    };
-    // SAFETY: a live map value; see `to_client`.
-    unsafe {
-        if (*held).client != packet.source || (*held).client_port != packet.source_port {
-            return true;
-        }
-        (*held).closing = 0;
-        (*held).seen = now();
-    }
-    false
-}
-
-/// Takes a port that no other flow to this endpoint uses.
-#[inline(always)]
-fn allocate<A: Maps>(
-    ctx: &XdpContext,
-    packet: &Packet<A>,
-    endpoint: &Endpoint,
-    sources: &[A; NAT_SOURCES],
-    count: u32,
-    flow: &mut FlowEntry,
-) -> Result<(), Cause> {
-    let entry = NatEntry {
-        client: packet.source,
-        vip: packet.destination,
-        client_port: packet.source_port,
-        vip_port: packet.destination_port,
-        endpoint: flow.endpoint,
-        interface: ctx.ingress_ifindex() as u32,
-        macs: way_back(ctx),
-        seen: now(),
-        closing: 0,
-    };
-    let mut seed = steer::hash(packet);
-    for _ in 0..TRIES {
-        seed = seed.wrapping_mul(0x9e37_79b1).wrapping_add(0x85eb_ca6b);
-        let which = steer::slot(seed.rotate_left(16), count) as usize % NAT_SOURCES;
-        let span = 65_536 - u32::from(NAT_PORT_FIRST);
-        let port = (u32::from(NAT_PORT_FIRST) + steer::slot(seed, span)) as u16;
-        let source = *sources.get(which).ok_or(Cause::NatPortsExhausted)?;
-        let key = nat_key(packet.protocol, endpoint, source, port.to_be());
-        if claim(&key, &entry) {
-            flow.nat_port = port.to_be();
-            flow.nat_source = which as u16;
-            return Ok(());
-        }
-    }
-    Err(Cause::NatPortsExhausted)
-}
-
-/// Enters a flow under `key`, if that is free or its flow is over.
-#[inline(always)]
-fn claim<A: Maps>(key: &NatKey<A>, entry: &NatEntry<A>) -> bool {
-    // SAFETY: a live map value; two aligned words are read.
-    if let Some(held) = unsafe { A::nat().get(key) } {
-        if !is_over(
-            key.protocol as u8,
-            entry.seen.wrapping_sub(held.seen),
-            held.closing,
-        ) {
-            return false;
-        }
-        // Another CPU may have done the same and taken the port already: the
-        // insert below then fails or, if this delete hit the new entry, that
-        // flow's next SYN takes another port. It needs two flows to draw the
-        // same expired port within a microsecond.
-        let _ = A::nat().remove(key);
-    }
-    A::nat().insert(key, entry, u64::from(BPF_NOEXIST)).is_ok()
-}
-
-/// Whether a flow that was last seen `age` seconds ago is over.
-#[inline(always)]
-fn is_over(protocol: u8, age: u32, closing: u32) -> bool {
-    let both = closing::CLIENT_FIN | closing::SERVER_FIN;
-    let is_closed = closing & closing::RST != 0 || closing & both == both;
-    let limit = if is_closed {
-        CLOSED_SECONDS
-    } else if protocol == TCP {
-        TCP_IDLE_SECONDS
-    } else {
-        UDP_IDLE_SECONDS
-    };
-    age >= limit
-}
-
-/// Notes that one side has closed.
-#[inline(always)]
-fn close<A: Maps>(packet: &Packet<A>, key: &NatKey<A>, fin: u32) {
-    if let Some(entry) = A::nat().get_ptr_mut(key) {
-        // SAFETY: a live map value; one aligned word. A bit lost to the other
-        // direction's store only keeps the port until it is idle.
-        unsafe { (*entry).closing |= closing_bits(packet.tcp_flags, fin) };
-    }
+    link::send(ctx, &hop, A::FAMILY)
 }
 
 #[inline(always)]
-fn closing_bits(flags: u8, fin: u32) -> u32 {
-    let mut bits = 0;
-    if flags & tcp_flags::FIN != 0 {
-        bits |= fin;
-    }
-    if flags & tcp_flags::RST != 0 {
-        bits |= closing::RST;
-    }
-    bits
-}
-
-#[inline(always)]
-fn nat_key<A: Address>(protocol: u8, endpoint: &Endpoint, source: A, port: u16) -> NatKey<A> {
-    NatKey {
-        endpoint: A::narrow(endpoint.address),
-        source,
-        endpoint_port: endpoint.port,
-        source_port: port,
-        protocol: u32::from(protocol),
-    }
+fn is_at<A: Address>(endpoint: &Endpoint, packet: &Packet<A>) -> bool {
+    A::narrow(endpoint.address) == packet.source && endpoint.port == packet.source_port
 }
 
 /// Ethernet header of replies: to where the client's packet came from. Replies
@@ -258,12 +283,6 @@ fn nat_key<A: Address>(protocol: u8, endpoint: &Endpoint, source: A, port: u16) 
 fn way_back(ctx: &XdpContext) -> [u16; 6] {
     let m = XdpFrame(ctx).load::<[u16; 6]>(0).unwrap_or_default();
     [m[3], m[4], m[5], m[0], m[1], m[2]]
-}
-
-#[inline(always)]
-fn now() -> u32 {
-    // SAFETY: takes nothing, reads the clock.
-    (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
 }
 
 /// Addresses and ports of a packet.

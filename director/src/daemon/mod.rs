@@ -384,6 +384,7 @@ fn to_hop(hop: NextHop) -> Hop {
         destination: hop.destination,
         source: hop.source,
         mtu: hop.mtu,
+        vlan: 0,
     }
 }
 

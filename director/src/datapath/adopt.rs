@@ -1,13 +1,17 @@
 //! Continuing with what an earlier process pinned.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
-use director_core::{EndpointState, Mode, Protocol};
-use director_ebpf::abi::{ABI_VERSION, Address, Service, ServiceKey, Settings, mode, state};
+use director_core::{EndpointState, Protocol};
+use director_ebpf::abi::{
+    ABI_VERSION, Address, Service, ServiceKey, Settings, Slot, mode, state,
+};
 
 use super::{
     Held, Options, Pins, Vip, apply,
-    desired::{self, Desired, DesiredService},
+    desired::{self, Desired, DesiredService, mode_of},
     maps::Maps,
     object,
     plain::{P, address},
@@ -36,7 +40,7 @@ pub fn check_pinned(pins: &Pins, options: &Options) -> Result<()> {
         );
     }
     let mut unused = Vec::new();
-    for (name, wanted) in object::sizes(&options.limits, options.uses) {
+    for (name, wanted) in object::sizes(&options.limits, options.uses, &options.nat) {
         let Some(info) = found(name) else { continue };
         if info.max_entries() == wanted {
             continue;
@@ -71,7 +75,7 @@ fn holds_no_flows(pins: &Pins, name: &str) -> Result<bool> {
 }
 
 /// Modes of the services that a pinned map holds.
-fn modes<A: Address>(pins: &Pins, services: &str) -> Result<Vec<u32>> {
+fn modes<A: Address>(pins: &Pins, services: &str) -> Result<Vec<u8>> {
     let map = Map::HashMap(MapData::from_pin(pins.map(services))?);
     let map = HashMap::<_, P<ServiceKey<A>>, P<Service>>::try_from(map)?;
     let modes = map
@@ -91,6 +95,9 @@ pub fn adopt(maps: &mut Maps, desired: &mut Desired, table_size: usize) -> Resul
             .context("reading ENDPOINTS")?
             .0;
         desired.endpoints[index] = entry;
+        if entry.state == state::UNUSED && entry.generation != 0 {
+            desired.retired.insert(index);
+        }
         // The ways stay as they were until the network is looked at.
         if let Some(hop) = desired::hop_of(&entry) {
             desired
@@ -112,6 +119,13 @@ pub fn adopt(maps: &mut Maps, desired: &mut Desired, table_size: usize) -> Resul
         let (P(key), P(service)) = entry.context("reading SERVICES6")?;
         found.push((address(key.address, 6), key.port, key.protocol, service));
     }
+    let mut servers: std::collections::HashMap<u32, std::collections::HashMap<u32, u32>> =
+        std::collections::HashMap::new();
+    for entry in maps.servers.iter() {
+        let (P(key), endpoint) = entry.context("reading SERVERS")?;
+        let of_service = servers.entry(key.service).or_default();
+        of_service.insert(key.server, endpoint);
+    }
     for (ip, port, protocol, service) in found {
         let index = service.index as usize;
         let slot = desired.services.get_mut(index).with_context(|| {
@@ -122,26 +136,29 @@ pub fn adopt(maps: &mut Maps, desired: &mut Desired, table_size: usize) -> Resul
         } else {
             Protocol::Udp
         };
-        let mode = if service.mode == mode::NAT {
-            Mode::Nat
-        } else {
-            Mode::Tunnel
-        };
         let bank = maps.banks.get(index) & 1;
-        let table = maps
-            .slots
-            .read(apply::bank_start(index, bank, table_size), table_size);
+        let slots = if service.mode == mode::PROXY {
+            Vec::new()
+        } else {
+            maps.slots
+                .read(apply::bank_start(index, bank, table_size), table_size)
+        };
+        let slots: Vec<Slot> = slots.into_iter().map(Slot).collect();
         let vip = Vip {
             address: ip,
             port: u16::from_be(port),
             protocol,
         };
+        // When they changed is not known: the hold begins anew.
+        let is_split = slots.iter().any(|slot| slot.current() != slot.base());
         *slot = Some(DesiredService {
             name: None,
             vip,
-            mode,
+            value: service,
             bank,
-            table,
+            slots,
+            servers: servers.remove(&service.index).unwrap_or_default(),
+            changed: is_split.then(Instant::now),
         });
     }
     Ok(())
@@ -162,7 +179,7 @@ pub fn held(desired: &Desired, index: usize, service: &DesiredService) -> Held {
     });
     Held {
         vip: service.vip,
-        mode: service.mode,
+        mode: mode_of(service.value.mode),
         endpoints: endpoints.collect(),
     }
 }

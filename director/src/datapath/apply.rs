@@ -1,16 +1,23 @@
 //! Plans into the maps.
 
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
+
 use anyhow::{Context, Result};
-use aya::maps::{HashMap, MapData};
-use director_core::{Mode, ServicePlan, model};
-use director_ebpf::abi::{Address, Endpoint, NO_ENDPOINT, Service, ServiceKey, state};
+use aya::maps::MapData;
+use director_core::{Mode, OnDeath, ServicePlan, model};
+use director_ebpf::abi::{
+    Address, Endpoint, NO_ENDPOINT, ServerKey, Service, ServiceKey, Slot, state,
+};
 
 use super::{
     Datapath,
-    desired::{DesiredService, Vip, mode_value, protocol_value},
-    maps::FamilyMaps,
+    desired::{self, DesiredService, Vip, mode_of, protocol_value},
     memory::wait_for_readers,
-    plain::{P, family, wide},
+    plain::{P, wide},
+    slots,
 };
 
 /// Where one half of a service's span in `SLOTS` starts.
@@ -34,17 +41,20 @@ impl Datapath {
                 None => self.desired.free_service()?,
             },
         };
+        if self.desired.lacks(plan.endpoints.len()) {
+            self.recycle();
+        }
         let placed = self.desired.place(index, plan)?;
-        let table: Vec<u32> = plan
+        let wanted: Vec<u32> = plan
             .table
             .iter()
             .map(|slot| placed[usize::from(*slot)].0 as u32)
             .collect();
         anyhow::ensure!(
-            table.len() == self.table_size,
+            wanted.len() == self.table_size || service.mode == Mode::Proxy,
             "the plan of service {} has {} slots, the maps have {}",
             plan.service,
-            table.len(),
+            wanted.len(),
             self.table_size
         );
 
@@ -52,30 +62,49 @@ impl Datapath {
         for (slot, entry) in placed.iter().filter(|(_, e)| e.state != state::DEAD) {
             self.write_endpoint(*slot, *entry)?;
         }
-        let is_new = self.desired.services[index].is_none();
-        let bank = self.flip(index, &table);
+        let old = self.desired.services[index].take();
+        let is_new = old.is_none();
+        let keeps_dead = service.steering.on_death == OnDeath::Reset;
+        let may_keep = placed
+            .iter()
+            .filter(|(_, entry)| keeps_dead || entry.state != state::DEAD)
+            .map(|(slot, _)| *slot as u32)
+            .collect();
+        let slots = slots::next(old.as_ref().map(|old| &*old.slots), &wanted, &may_keep);
+        let mut desired = DesiredService {
+            name: Some(service.name.clone()),
+            vip,
+            value: self.service_value(service, index),
+            bank: old.as_ref().map_or(0, |old| old.bank),
+            changed: old.as_ref().and_then(|old| old.changed),
+            slots: old.map(|old| old.slots).unwrap_or_default(),
+            servers: servers(service, &placed),
+        };
+        self.flip(index, &mut desired, slots);
         // Flows leave these for the new table, so it must be in force first.
         for (slot, entry) in placed.iter().filter(|(_, e)| e.state == state::DEAD) {
             self.write_endpoint(*slot, *entry)?;
         }
-        let kept: std::collections::HashSet<usize> = placed.iter().map(|(slot, _)| *slot).collect();
+        let kept: HashSet<usize> = placed.iter().map(|(slot, _)| *slot).collect();
         self.retire(index, |slot| !kept.contains(&slot))?;
-        let name = Some(service.name.clone());
-        let desired = DesiredService {
-            name,
-            vip,
-            mode: service.mode,
-            bank,
-            table,
-        };
         if is_new {
             self.reset_service_counter(index)?;
-            self.publish(index, &desired)?;
         }
+        self.publish(index, &desired)?;
         self.desired.services[index] = Some(desired);
         // The half that was left may be written again once nobody reads it.
         wait_for_readers();
         Ok(())
+    }
+
+    fn service_value(&self, service: &model::Service, index: usize) -> Service {
+        let buckets = if service.vip.is_ipv4() {
+            self.maps.v4.flows.len()
+        } else {
+            self.maps.v6.flows.len()
+        };
+        let has_deny = self.has_deny;
+        desired::service_value(service, index, &self.settings, buckets as u32, has_deny)
     }
 
     /// Takes a service out of the kernel: packets to its VIP pass untouched.
@@ -101,7 +130,7 @@ impl Datapath {
             let Some(service) = &self.desired.services[index] else {
                 continue;
             };
-            if service.name.is_none() && !keep(&service.vip, service.mode) {
+            if service.name.is_none() && !keep(&service.vip, mode_of(service.value.mode)) {
                 removed.push(service.vip);
                 self.remove_at(index)?;
             }
@@ -113,35 +142,36 @@ impl Datapath {
         let Some(service) = self.desired.services[index].take() else {
             return Ok(());
         };
-        let is_last = !self
-            .desired
-            .services
-            .iter()
-            .flatten()
-            .any(|other| other.vip.address == service.vip.address);
-        let vip = service.vip;
-        if family(vip.address) == 4 {
-            unpublish(&mut self.maps.v4, &vip, is_last)?;
+        if service.vip.address.is_ipv4() {
+            remove_key(&mut self.maps.v4.services, &P(service_key(&service.vip)))?;
         } else {
-            unpublish(&mut self.maps.v6, &vip, is_last)?;
+            remove_key(&mut self.maps.v6.services, &P(service_key(&service.vip)))?;
         }
+        self.write_servers(index, &HashMap::new())?;
+        self.write_addresses(&mut Vec::new())?;
         wait_for_readers();
         self.retire(index, |_| true)
     }
 
     /// Writes the spare half of a service's table and makes it the one in
     /// force. Without a change nothing is written.
-    fn flip(&mut self, index: usize, table: &[u32]) -> u32 {
-        let bank = match &self.desired.services[index] {
-            Some(service) if service.table == table => return service.bank,
-            Some(service) => 1 - service.bank,
-            None => 0,
-        };
-        self.maps
-            .slots
-            .write(bank_start(index, bank, self.table_size), table);
-        self.maps.banks.set(index, bank);
-        bank
+    pub(super) fn flip(&mut self, index: usize, service: &mut DesiredService, slots: Vec<Slot>) {
+        if service.slots == slots {
+            return;
+        }
+        if !service.slots.is_empty() {
+            service.bank = 1 - service.bank;
+        }
+        let is_split = slots.iter().any(|slot| slot.current() != slot.base());
+        if is_split {
+            service.changed = Some(Instant::now());
+        }
+        self.maps.slots.write(
+            bank_start(index, service.bank, self.table_size),
+            slots.iter().map(|slot| slot.0),
+        );
+        self.maps.banks.set(index, service.bank);
+        service.slots = slots;
     }
 
     /// Frees the service's endpoints that `is_gone` names.
@@ -155,6 +185,7 @@ impl Datapath {
         for (slot, mut entry) in gone {
             entry.state = state::UNUSED;
             self.write_endpoint(slot, entry)?;
+            self.desired.retired.insert(slot);
         }
         Ok(())
     }
@@ -176,18 +207,60 @@ impl Datapath {
         Ok(true)
     }
 
-    /// Makes packets find the service.
+    /// Makes packets find the service, as it is now.
     pub(super) fn publish(&mut self, index: usize, service: &DesiredService) -> Result<()> {
-        let value = Service {
-            index: index as u32,
-            mode: mode_value(service.mode),
-        };
-        if family(service.vip.address) == 4 {
-            publish(&mut self.maps.v4, &service.vip, value)
+        self.maps
+            .fronts
+            .set(index as u32, P(service.front()), 0)
+            .context("writing FRONTS")?;
+        self.write_servers(index, &service.servers)?;
+        let known = self.desired.services[index].replace(service.clone());
+        self.write_addresses(&mut Vec::new())?;
+        self.desired.services[index] = known;
+        let (vip, value) = (&service.vip, P(service.value));
+        if vip.address.is_ipv4() {
+            insert(&mut self.maps.v4.services, P(service_key(vip)), value)
         } else {
-            publish(&mut self.maps.v6, &service.vip, value)
+            insert(&mut self.maps.v6.services, P(service_key(vip)), value)
         }
+        .context("writing SERVICES")
     }
+
+    /// Brings the server ids of a service to these.
+    fn write_servers(&mut self, index: usize, servers: &HashMap<u32, u32>) -> Result<()> {
+        let service = index as u32;
+        let held: Vec<(P<ServerKey>, u32)> = self
+            .maps
+            .servers
+            .iter()
+            .collect::<Result<_, _>>()
+            .context("reading SERVERS")?;
+        for (key, endpoint) in held.iter().filter(|(key, _)| key.0.service == service) {
+            if servers.get(&key.0.server) != Some(endpoint) {
+                remove_key(&mut self.maps.servers, key)?;
+            }
+        }
+        for (server, endpoint) in servers {
+            let key = ServerKey {
+                service,
+                server: *server,
+            };
+            insert(&mut self.maps.servers, P(key), *endpoint).context("writing SERVERS")?;
+        }
+        Ok(())
+    }
+}
+
+/// Server ids to endpoint indices.
+fn servers(service: &model::Service, placed: &[(usize, Endpoint)]) -> HashMap<u32, u32> {
+    let of = |endpoint: &model::Endpoint| {
+        let identity = (wide(endpoint.address), endpoint.port.to_be());
+        let (index, _) = placed
+            .iter()
+            .find(|(_, entry)| (entry.address, entry.port) == identity)?;
+        Some((endpoint.server_id?, *index as u32))
+    };
+    service.endpoints.iter().filter_map(of).collect()
 }
 
 /// Key of a service in its family's map.
@@ -200,23 +273,8 @@ pub(super) fn service_key<A: Address>(vip: &Vip) -> ServiceKey<A> {
     }
 }
 
-fn publish<A: Address>(maps: &mut FamilyMaps<A>, vip: &Vip, value: Service) -> Result<()> {
-    let key = service_key::<A>(vip);
-    insert(&mut maps.vips, P(key.address), 1).context("writing VIPS")?;
-    insert(&mut maps.services, P(key), P(value)).context("writing SERVICES")
-}
-
-fn unpublish<A: Address>(maps: &mut FamilyMaps<A>, vip: &Vip, is_last: bool) -> Result<()> {
-    let key = service_key::<A>(vip);
-    remove(&mut maps.services, &P(key)).context("writing SERVICES")?;
-    if is_last {
-        remove(&mut maps.vips, &P(key.address)).context("writing VIPS")?;
-    }
-    Ok(())
-}
-
-fn insert<K: aya::Pod, V: aya::Pod>(
-    map: &mut HashMap<MapData, K, V>,
+pub(super) fn insert<K: aya::Pod, V: aya::Pod>(
+    map: &mut aya::maps::HashMap<MapData, K, V>,
     key: K,
     value: V,
 ) -> Result<()> {
@@ -224,7 +282,10 @@ fn insert<K: aya::Pod, V: aya::Pod>(
 }
 
 /// Removes a key, which may be gone already.
-fn remove<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>, key: &K) -> Result<()> {
+pub(super) fn remove_key<K: aya::Pod, V: aya::Pod>(
+    map: &mut aya::maps::HashMap<MapData, K, V>,
+    key: &K,
+) -> Result<()> {
     match map.get(key, 0) {
         Err(aya::maps::MapError::KeyNotFound) => Ok(()),
         _ => Ok(map.remove(key)?),

@@ -1,17 +1,16 @@
 //! Reads the maps back, compares, repairs.
 
-use std::{collections::HashMap, fmt};
+use std::fmt;
 
 use anyhow::{Context, Result};
-use aya::maps::MapData;
-use director_ebpf::abi::{Address, Service, ServiceKey};
+use director_ebpf::abi::ServerKey;
 
 use super::{
     Datapath,
+    addresses::bring,
     apply::{bank_start, service_key},
-    desired::{DesiredService, mode_value},
-    maps::FamilyMaps,
-    plain::{P, family},
+    desired::DesiredService,
+    plain::P,
 };
 
 /// Something that was not as it should be, and is now.
@@ -47,8 +46,41 @@ impl Datapath {
             .enumerate()
             .filter_map(|(index, service)| Some((index, service.as_ref()?)))
             .collect();
-        audit_services(&mut self.maps.v4, 4, &services, &mut found)?;
-        audit_services(&mut self.maps.v6, 6, &services, &mut found)?;
+        let of = |is_v4: bool| {
+            let services = services.iter().map(|(_, service)| *service);
+            services.filter(move |service| service.vip.address.is_ipv4() == is_v4)
+        };
+        let v4 = of(true).map(|s| (service_key::<u32>(&s.vip), P(s.value)));
+        let v6 = of(false).map(|s| (service_key::<[u32; 4]>(&s.vip), P(s.value)));
+        let (v4, v6) = (v4.collect(), v6.collect());
+        bring(&mut self.maps.v4.services, "SERVICES4", v4, &mut found)?;
+        bring(&mut self.maps.v6.services, "SERVICES6", v6, &mut found)?;
+        let servers = services.iter().flat_map(|(index, service)| {
+            service.servers.iter().map(|(server, endpoint)| {
+                let key = ServerKey {
+                    service: *index as u32,
+                    server: *server,
+                };
+                (key, *endpoint)
+            })
+        });
+        let servers = servers.collect();
+        bring(&mut self.maps.servers, "SERVERS", servers, &mut found)?;
+        for (index, service) in services {
+            let front = service.front();
+            let held = self.maps.fronts.get(&(index as u32), 0);
+            if held.context("reading FRONTS")?.0 != front {
+                self.maps
+                    .fronts
+                    .set(index as u32, P(front), 0)
+                    .context("writing FRONTS")?;
+                found.push(Difference {
+                    map: "FRONTS",
+                    detail: format!("[{index}] was another"),
+                });
+            }
+        }
+        self.write_addresses(&mut found)?;
         Ok(found)
     }
 
@@ -94,14 +126,15 @@ impl Datapath {
         for (index, service) in self.desired.services.iter().enumerate() {
             let Some(service) = service else { continue };
             let start = bank_start(index, service.bank, self.table_size);
-            let kernel = self.maps.slots.read(start, self.table_size);
+            let kernel = self.maps.slots.read(start, service.slots.len());
+            let wanted = service.slots.iter().map(|slot| slot.0);
             let wrong = kernel
                 .iter()
-                .zip(&service.table)
-                .filter(|(a, b)| a != b)
+                .zip(wanted.clone())
+                .filter(|(a, b)| **a != *b)
                 .count();
             if wrong > 0 {
-                self.maps.slots.write(start, &service.table);
+                self.maps.slots.write(start, wanted);
                 found.push(Difference {
                     map: "SLOTS",
                     detail: format!("service [{index}]: {wrong} of {} slots", self.table_size),
@@ -116,68 +149,4 @@ impl Datapath {
             }
         }
     }
-}
-
-fn audit_services<A: Address + std::hash::Hash>(
-    maps: &mut FamilyMaps<A>,
-    of: u8,
-    services: &[(usize, &DesiredService)],
-    found: &mut Vec<Difference>,
-) -> Result<()> {
-    let names = if of == 4 {
-        ("SERVICES4", "VIPS4")
-    } else {
-        ("SERVICES6", "VIPS6")
-    };
-    let mut wanted: HashMap<ServiceKey<A>, Service> = HashMap::new();
-    let mut vips: HashMap<A, u32> = HashMap::new();
-    for (index, service) in services.iter().filter(|(_, s)| family(s.vip.address) == of) {
-        let key = service_key::<A>(&service.vip);
-        let value = Service {
-            index: *index as u32,
-            mode: mode_value(service.mode),
-        };
-        wanted.insert(key, value);
-        vips.insert(key.address, 1);
-    }
-    let wanted = wanted.into_iter().map(|(k, v)| (k, P(v))).collect();
-    audit_map(&mut maps.services, names.0, wanted, found)?;
-    audit_map(&mut maps.vips, names.1, vips, found)
-}
-
-fn audit_map<K, V>(
-    map: &mut aya::maps::HashMap<MapData, P<K>, V>,
-    name: &'static str,
-    mut wanted: HashMap<K, V>,
-    found: &mut Vec<Difference>,
-) -> Result<()>
-where
-    K: director_ebpf::abi::Plain + Eq + std::hash::Hash,
-    V: aya::Pod + PartialEq,
-{
-    let kernel: Vec<(P<K>, V)> = map.iter().collect::<Result<_, _>>().context(name)?;
-    let mut note = |detail: &str| {
-        found.push(Difference {
-            map: name,
-            detail: detail.to_owned(),
-        })
-    };
-    for (key, value) in kernel {
-        match wanted.remove(&key.0) {
-            Some(right) if right == value => {}
-            Some(right) => {
-                map.insert(key, right, 0).context(name)?;
-                note("an entry had another value");
-            }
-            None => {
-                map.remove(&key).context(name)?;
-                note("an entry that should not be there");
-            }
-        }
-    }
-    for (key, value) in wanted {
-        map.insert(P(key), value, 0).context(name)?;
-        note("an entry was missing");
-    }
-    Ok(())
 }

@@ -1,12 +1,22 @@
 //! What the kernel should hold: the copy that every write and every audit
 //! starts from.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, ensure};
-use director_core::{EndpointState, Mode, Protocol, ServicePlan, model::Service};
+use director_core::{
+    Affinity, Encapsulation, EndpointState, Mode, OnDeath, Protocol, ServicePlan, Track,
+    model::Service,
+};
 use director_ebpf::{
-    abi::{self, Endpoint, mode, state},
+    abi::{
+        self, Endpoint, Settings, Slot, affinity, mode, nat::Front, service_flags, state, track,
+    },
     rewrite::outer_sum,
 };
 
@@ -41,10 +51,28 @@ pub struct DesiredService {
     /// (yet).
     pub name: Option<Arc<str>>,
     pub vip: Vip,
-    pub mode: Mode,
+    /// What packets find.
+    pub value: abi::Service,
     pub bank: u32,
-    /// Endpoint index of every slot.
-    pub table: Vec<u32>,
+    /// Empty in `proxy` mode.
+    pub slots: Vec<Slot>,
+    /// Server ids of endpoints (QUIC).
+    pub servers: HashMap<u32, u32>,
+    /// When the slots last changed; `None` once flows of before are over.
+    pub changed: Option<Instant>,
+}
+
+impl DesiredService {
+    /// What replies of the service are given back (`nat` mode).
+    pub fn front(&self) -> Front {
+        Front {
+            address: wide(self.vip.address),
+            port: self.vip.port.to_be(),
+            mss: self.value.mss,
+            protocol: protocol_value(self.vip.protocol),
+            zero: [0; 3],
+        }
+    }
 }
 
 /// The whole state.
@@ -54,6 +82,8 @@ pub struct Desired {
     /// By endpoint index; 0 is never used.
     pub endpoints: Vec<Endpoint>,
     pub hops: HashMap<IpAddr, Hop>,
+    /// Indices that are not in use, but may still be named by a record.
+    pub retired: HashSet<usize>,
     sources: TunnelSources,
 }
 
@@ -62,6 +92,7 @@ pub const UNUSED: Endpoint = Endpoint {
     address: [0; 4],
     tunnel_source: [0; 4],
     generation: 0,
+    vlan: 0,
     service: 0,
     interface: 0,
     macs: [0; 6],
@@ -78,6 +109,7 @@ impl Desired {
             services: vec![None; limits.services as usize],
             endpoints: vec![UNUSED; limits.endpoints as usize + 1],
             hops: HashMap::new(),
+            retired: HashSet::new(),
             sources,
         }
     }
@@ -113,12 +145,11 @@ impl Desired {
     }
 
     /// The entries that a plan asks for, as `(index, entry)` in the plan's
-    /// order. An endpoint keeps its index; a new one gets one that is not in
-    /// use, with a new generation, so that records of its last holder do not
-    /// count.
+    /// order. An endpoint keeps its index; a new one gets one that nothing names
+    /// any more.
     ///
     /// # Errors
-    /// When all indices are taken.
+    /// When no such index is left.
     pub fn place(&self, service: usize, plan: &ServicePlan) -> Result<Vec<(usize, Endpoint)>> {
         let mut placed: Vec<(usize, Endpoint)> = Vec::with_capacity(plan.endpoints.len());
         let mut free = self.free_endpoints();
@@ -174,14 +205,19 @@ impl Desired {
             .filter(move |(_, e)| e.state != state::UNUSED && e.service == service as u32)
     }
 
-    /// Indices that may be given away, those never used first: the longer an
-    /// index rests, the fewer records of its last holder are left.
+    /// Indices that may be given away, those never used first.
     fn free_endpoints(&self) -> impl Iterator<Item = usize> {
         let mut free: Vec<usize> = (1..self.endpoints.len())
             .filter(|index| self.endpoints[*index].state == state::UNUSED)
+            .filter(|index| !self.retired.contains(index))
             .collect();
         free.sort_by_key(|index| self.endpoints[*index].generation);
         free.into_iter()
+    }
+
+    /// Whether fewer indices are free than this many.
+    pub fn lacks(&self, endpoints: usize) -> bool {
+        self.free_endpoints().count() < endpoints
     }
 
     /// An entry with everything that follows from the address.
@@ -190,7 +226,11 @@ impl Desired {
             IpAddr::V4(_) => self.sources.v4.map(IpAddr::V4),
             IpAddr::V6(_) => self.sources.v6.map(IpAddr::V6),
         };
-        let tunnel_source = source.map(wide).unwrap_or_default();
+        let mut tunnel_source = source.map(wide).unwrap_or_default();
+        let prefix = self.sources.prefix4;
+        if address.is_ipv4() && prefix < 32 {
+            tunnel_source[1] = (u32::MAX >> prefix).to_be();
+        }
         let words = wide(address);
         let mut entry = Endpoint {
             address: words,
@@ -212,11 +252,13 @@ pub fn set_hop(entry: &mut Endpoint, hop: Option<&Hop>) {
             entry.interface = hop.interface;
             entry.macs = macs(hop.destination, hop.source);
             entry.mtu = hop.mtu;
+            entry.vlan = hop.vlan.to_be();
         }
         None => {
             entry.interface = 0;
             entry.macs = [0; 6];
             entry.mtu = 0;
+            entry.vlan = 0;
         }
     }
 }
@@ -232,15 +274,66 @@ pub fn hop_of(entry: &Endpoint) -> Option<Hop> {
         destination,
         source,
         mtu: entry.mtu,
+        vlan: u16::from_be(entry.vlan),
     })
 }
 
-pub fn mode_value(value: Mode) -> u32 {
+/// What packets find of a service with this index.
+pub fn service_value(
+    service: &Service,
+    index: usize,
+    settings: &Settings,
+    buckets: u32,
+    has_deny: bool,
+) -> abi::Service {
+    let steering = &service.steering;
+    let is_recorded_always = service.mode == Mode::Nat || service.protocol == Protocol::Udp;
+    let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+    abi::Service {
+        index: index as u32,
+        table_size: settings.table_size,
+        buckets,
+        seed: settings.seed,
+        mode: mode_value(service.mode),
+        track: match steering.track {
+            Track::Auto if !is_recorded_always => track::AUTO,
+            Track::Never => track::NEVER,
+            Track::Auto | Track::Always => track::ALWAYS,
+        },
+        affinity: match steering.affinity {
+            Affinity::Flow => affinity::FLOW,
+            Affinity::Source => affinity::SOURCE,
+            Affinity::Quic => affinity::QUIC,
+        },
+        flags: flag(steering.on_death == OnDeath::Reset, service_flags::RESET)
+            | flag(
+                steering.encapsulation == Encapsulation::Gue,
+                service_flags::GUE,
+            )
+            | flag(steering.syn_cookies, service_flags::SYN_COOKIES)
+            | flag(has_deny, service_flags::DENY),
+        mss: steering.mss.unwrap_or(0),
+        idle: u16::try_from(steering.idle_timeout.as_secs()).unwrap_or(u16::MAX),
+        connection_rate: steering.connection_rate.unwrap_or(0),
+    }
+}
+
+fn mode_value(value: Mode) -> u8 {
     match value {
         Mode::Tunnel => mode::TUNNEL,
         Mode::Nat => mode::NAT,
-        Mode::L2 => 3,
-        Mode::Proxy => 4,
+        Mode::L2 => mode::L2,
+        Mode::Proxy => mode::PROXY,
+    }
+}
+
+/// The reverse of `mode_value`.
+pub fn mode_of(value: u8) -> Mode {
+    match value {
+        mode::NAT => Mode::Nat,
+        mode::L2 => Mode::L2,
+        mode::PROXY => Mode::Proxy,
+        _ => Mode::Tunnel,
     }
 }
 

@@ -1,11 +1,15 @@
 //! "Where would this flow go?", by the code that the kernel runs.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    cell::UnsafeCell,
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context, Result, bail};
 use director_core::Protocol;
 use director_ebpf::{
-    abi::{Address, Endpoint, FlowEntry, FlowKey, Service, ServiceKey},
+    abi::{Endpoint, Service, Slot, mode},
+    flows,
     parse::Packet,
     steer::{self, Pick, Tables},
 };
@@ -14,8 +18,9 @@ use super::{
     Datapath, Vip,
     apply::bank_start,
     desired::protocol_value,
-    maps::FamilyMaps,
-    plain::{P, address, wide},
+    maps::Of,
+    plain::{address, wide},
+    sweep::seconds,
 };
 
 /// A flow, as a client sends it.
@@ -29,6 +34,7 @@ pub struct Tuple {
 /// Where a packet of a flow would go, were it to come now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explanation {
+    /// The service, with port 0 where it takes every port.
     pub vip: Vip,
     pub endpoint: IpAddr,
     pub port: u16,
@@ -42,109 +48,104 @@ pub struct Explanation {
 }
 
 impl Datapath {
-    /// Says where a packet that opens or continues `flow` would go. `None`
-    /// where its destination is no service.
+    /// Says where a packet that continues `flow` would go. `None` where its
+    /// destination is no service of ours, or one of the host's own stack.
     ///
     /// # Errors
     /// When the families differ or a map cannot be read.
     pub fn explain(&self, flow: &Tuple) -> Result<Option<Explanation>> {
         match (flow.source.ip(), flow.destination.ip()) {
-            (IpAddr::V4(_), IpAddr::V4(_)) => self.explain_in(&self.maps.v4, flow),
-            (IpAddr::V6(_), IpAddr::V6(_)) => self.explain_in(&self.maps.v6, flow),
+            (IpAddr::V4(_), IpAddr::V4(_)) => self.explain_in::<u32>(flow),
+            (IpAddr::V6(_), IpAddr::V6(_)) => self.explain_in::<[u32; 4]>(flow),
             (source, destination) => bail!("{source} and {destination} are of different families"),
         }
     }
 
-    fn explain_in<A: Address>(
-        &self,
-        maps: &FamilyMaps<A>,
-        flow: &Tuple,
-    ) -> Result<Option<Explanation>> {
+    fn explain_in<A: Of>(&self, flow: &Tuple) -> Result<Option<Explanation>> {
         let packet = Packet {
             source: A::narrow(wide(flow.source.ip())),
             destination: A::narrow(wide(flow.destination.ip())),
             source_port: flow.source.port().to_be(),
             destination_port: flow.destination.port().to_be(),
             protocol: protocol_value(flow.protocol),
-            tcp_flags: 0,
-            traffic_class: 0,
-            hop_limit: 64,
-            ip_length: 0,
-            transport: 0,
+            ..Packet::default()
         };
-        let tables = View {
-            datapath: self,
-            maps,
-        };
-        let Some(service) = tables.service(&steer::service_key(&packet)) else {
-            return Ok(None);
-        };
-        let key = steer::flow_key(&packet, &service);
-        let mut pick = Pick::default();
-        let picked = steer::pick(&tables, &service, &packet, &key, &mut pick)
-            .map_err(|cause| anyhow::anyhow!("the packet would be dropped: {}", cause.label()))?;
-        let hash = steer::hash(&packet);
-        let slot_owner = tables
-            .slot(service.index, hash)
-            .and_then(|index| tables.endpoint(index))
-            .context("the service has no table")?;
-        let named = |e: &Endpoint| (address(e.address, e.family), u16::from_be(e.port));
-        let (endpoint, port) = named(picked);
-        let vip = Vip {
+        let vip = |port| Vip {
             address: flow.destination.ip(),
-            port: flow.destination.port(),
+            port,
             protocol: flow.protocol,
         };
+        let find = |port| {
+            let services = self.desired.services.iter().flatten();
+            services.clone().find(|service| service.vip == vip(port))
+        };
+        let Some(service) = find(flow.destination.port()).or_else(|| find(0)) else {
+            return Ok(None);
+        };
+        if service.value.mode == mode::PROXY {
+            return Ok(None);
+        }
+        let view = View::<A>::new(self, &service.value, &packet);
+        let mut pick = Pick::default();
+        steer::pick(&view, &service.value, &packet, &mut pick)
+            .map_err(|cause| anyhow::anyhow!("the packet would be dropped: {}", cause.label()))?;
+        let hash = steer::slot_hash(&service.value, &packet, steer::hash(&packet));
+        let named = |index: u32| {
+            let e = self.desired.endpoints.get(index as usize)?;
+            Some((address(e.address, e.family), u16::from_be(e.port)))
+        };
+        let owner = Tables::<A>::slot(&view, &service.value, hash).map(Slot::current);
+        let (endpoint, port) = named(pick.endpoint).context("the table names no endpoint")?;
         Ok(Some(Explanation {
-            vip,
+            vip: service.vip,
             endpoint,
             port,
             by_flow: pick.is_recorded,
             slot: steer::slot(hash, self.table_size as u32),
-            table: named(slot_owner),
+            table: owner.and_then(named).context("the service has no table")?,
         }))
     }
 }
 
-/// The kernel's tables, read through system calls. Endpoints are read from the
-/// copy that every audit compares with the kernel's.
-struct View<'a, A: Address> {
+/// The kernel's tables as they are, and a copy of the one bucket that the flow
+/// falls on: what is asked changes nothing.
+struct View<'a, A: Of> {
     datapath: &'a Datapath,
-    maps: &'a FamilyMaps<A>,
+    bucket: UnsafeCell<A::Bucket>,
 }
 
-impl<A: Address> Tables<A> for View<'_, A> {
-    fn service(&self, key: &ServiceKey<A>) -> Option<Service> {
-        self.maps
-            .services
-            .get(&P(*key), 0)
-            .ok()
-            .map(|P(service)| service)
-    }
-
-    fn flow(&self, key: &FlowKey<A>, entry: &mut FlowEntry) -> bool {
-        match self.maps.flows.get(&P(*key), 0) {
-            Ok(P(found)) => {
-                *entry = found;
-                true
-            }
-            Err(_) => false,
+impl<'a, A: Of> View<'a, A> {
+    fn new(datapath: &'a Datapath, service: &Service, packet: &Packet<A>) -> Self {
+        let index = flows::bucket_of(steer::hash(packet), service.seed, service.buckets);
+        let held = A::maps(&datapath.maps).flows.pointer(index as usize);
+        Self {
+            datapath,
+            // SAFETY: a live bucket; any bytes make one, also half of an older
+            // and half of a newer record, in which nothing is found then.
+            bucket: UnsafeCell::new(unsafe { held.read_volatile() }),
         }
     }
+}
 
+impl<A: Of> Tables<A> for View<'_, A> {
     fn endpoint(&self, index: u32) -> Option<&Endpoint> {
         self.datapath.desired.endpoints.get(index as usize)
     }
 
-    fn slot(&self, service: u32, hash: u32) -> Option<u32> {
+    fn slot(&self, service: &Service, hash: u32) -> Option<Slot> {
         let size = self.datapath.table_size;
-        let bank = self.datapath.maps.banks.get(service as usize) & 1;
+        let index = service.index as usize;
+        let bank = self.datapath.maps.banks.get(index) & 1;
         let slot = steer::slot(hash, size as u32) as usize;
-        Some(
-            self.datapath
-                .maps
-                .slots
-                .get(bank_start(service as usize, bank, size) + slot),
-        )
+        let start = bank_start(index, bank, size);
+        Some(Slot(self.datapath.maps.slots.get(start + slot)))
+    }
+
+    fn bucket(&self, _: u32) -> Option<*mut A::Bucket> {
+        Some(self.bucket.get())
+    }
+
+    fn now(&self) -> u16 {
+        seconds()
     }
 }

@@ -3,29 +3,36 @@
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, lpm_trie::LpmTrie},
 };
 use director_ebpf::abi::{
-    Address, Counter, Endpoint, FlowEntry, FlowKey, Service, ServiceKey, Settings,
+    Address, Counter, Endpoint, Plain, ServerKey, Service, ServiceKey, Settings,
+    nat::{Front, Ports4, Ports6},
 };
+use director_ebpf::{flows::Family, ports::Ports};
 
-use super::{memory::Words, plain::P};
+use super::{memory::Shared, plain::P};
 
-/// The maps of one family. NAT4 and NAT6 are the program's own affair.
-pub struct FamilyMaps<A: Address> {
+/// The maps of one family.
+pub struct FamilyMaps<A: Family + Ports> {
     pub services: HashMap<MapData, P<ServiceKey<A>>, P<Service>>,
     pub vips: HashMap<MapData, P<A>, u32>,
-    pub flows: HashMap<MapData, P<FlowKey<A>>, P<FlowEntry>>,
+    pub flows: Shared<A::Bucket>,
+    pub nat: Shared<<A as Ports>::Ports>,
+    pub deny: LpmTrie<MapData, P<A>, u32>,
 }
 
 /// All maps.
 pub struct Maps {
     pub settings: Array<MapData, P<Settings>>,
-    pub banks: Words,
-    pub slots: Words,
+    pub filter: Shared<u64>,
+    pub banks: Shared<u32>,
+    pub slots: Shared<u64>,
     pub endpoints: Array<MapData, P<Endpoint>>,
+    pub fronts: Array<MapData, P<Front>>,
     pub v4: FamilyMaps<u32>,
     pub v6: FamilyMaps<[u32; 4]>,
+    pub servers: HashMap<MapData, P<ServerKey>, u32>,
     pub service_counters: PerCpuArray<MapData, P<Counter>>,
     pub endpoint_counters: PerCpuArray<MapData, P<Counter>>,
     pub causes: PerCpuArray<MapData, u64>,
@@ -39,23 +46,47 @@ impl Maps {
     pub fn take(bpf: &mut Ebpf) -> Result<Self> {
         Ok(Self {
             settings: typed(bpf, "SETTINGS")?,
-            banks: words(bpf, "BANKS")?,
-            slots: words(bpf, "SLOTS")?,
+            filter: shared(bpf, "FILTER")?,
+            banks: shared(bpf, "BANKS")?,
+            slots: shared(bpf, "SLOTS")?,
             endpoints: typed(bpf, "ENDPOINTS")?,
+            fronts: typed(bpf, "FRONTS")?,
             v4: FamilyMaps {
                 services: typed(bpf, "SERVICES4")?,
                 vips: typed(bpf, "VIPS4")?,
-                flows: typed(bpf, "FLOWS4")?,
+                flows: shared(bpf, "FLOWS4")?,
+                nat: shared::<Ports4>(bpf, "NAT4")?,
+                deny: typed(bpf, "DENY4")?,
             },
             v6: FamilyMaps {
                 services: typed(bpf, "SERVICES6")?,
                 vips: typed(bpf, "VIPS6")?,
-                flows: typed(bpf, "FLOWS6")?,
+                flows: shared(bpf, "FLOWS6")?,
+                nat: shared::<Ports6>(bpf, "NAT6")?,
+                deny: typed(bpf, "DENY6")?,
             },
+            servers: typed(bpf, "SERVERS")?,
             service_counters: typed(bpf, "SERVICE_COUNTERS")?,
             endpoint_counters: typed(bpf, "ENDPOINT_COUNTERS")?,
             causes: typed(bpf, "CAUSES")?,
         })
+    }
+}
+
+/// A map that belongs to one family, and is asked for by it.
+pub trait Of: Family + Ports + Address {
+    fn maps(maps: &Maps) -> &FamilyMaps<Self>;
+}
+
+impl Of for u32 {
+    fn maps(maps: &Maps) -> &FamilyMaps<u32> {
+        &maps.v4
+    }
+}
+
+impl Of for [u32; 4] {
+    fn maps(maps: &Maps) -> &FamilyMaps<[u32; 4]> {
+        &maps.v6
     }
 }
 
@@ -70,12 +101,12 @@ where
     M::try_from(map).with_context(|| format!("map {name}"))
 }
 
-fn words(bpf: &mut Ebpf, name: &str) -> Result<Words> {
+fn shared<T: Plain>(bpf: &mut Ebpf, name: &str) -> Result<Shared<T>> {
     let map = bpf
         .take_map(name)
         .with_context(|| format!("the object has no map {name}"))?;
     let Map::Array(data) = map else {
         anyhow::bail!("map {name} is no array")
     };
-    Words::new(&data).with_context(|| format!("map {name}"))
+    Shared::new(&data).with_context(|| format!("map {name}"))
 }

@@ -5,12 +5,14 @@
 //! visible by one store: endpoints first, then the spare half of the service's
 //! table, then the flip, then what the old table must not lose any more.
 
+mod addresses;
 mod adopt;
 mod apply;
 mod attach;
 mod audit;
 mod counters;
 mod decap;
+mod deny;
 mod desired;
 mod lookup;
 mod maps;
@@ -18,13 +20,15 @@ mod memory;
 mod object;
 mod pins;
 mod plain;
+mod slots;
+mod sweep;
 
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, programs::Xdp};
 use director_core::{EndpointState, Mode};
-use director_ebpf::abi::{ABI_VERSION, NAT_SOURCES, Settings, state};
+use director_ebpf::abi::{ABI_VERSION, NAT_SOURCES, Settings, settings_flags, state};
 
 pub use self::{
     attach::{Attached, AttachedMode},
@@ -33,15 +37,16 @@ pub use self::{
     decap::{Decap, remove as remove_decap, start as start_decap},
     desired::Vip,
     lookup::{Explanation, Tuple},
-    object::{Object, Uses},
+    object::{Object, Uses, memory},
     pins::Pins,
 };
 use self::{
     desired::Desired,
     maps::Maps,
     plain::{P, address},
+    sweep::Sweep,
 };
-use crate::config::{Edge, Limits, NatSources, TunnelSources};
+use crate::config::{Edge, IcmpPolicy, Limits, NatSources, TunnelSources};
 
 /// Name of the steering program in the object.
 const PROGRAM: &str = "director_steer";
@@ -54,6 +59,7 @@ pub struct Options {
     pub uses: Uses,
     pub tunnel: TunnelSources,
     pub nat: NatSources,
+    pub icmp: IcmpPolicy,
     /// Where to pin; `None` keeps everything in this process (for tests and
     /// simulation).
     pub pins: Option<Pins>,
@@ -71,6 +77,7 @@ impl Options {
             uses,
             tunnel: edge.tunnel.clone(),
             nat: edge.nat.clone(),
+            icmp: edge.icmp,
             pins: Some(Pins::new(&edge.pin_dir)),
         })
     }
@@ -87,6 +94,8 @@ pub struct Hop {
     pub source: [u8; 6],
     /// Largest IP packet that the interface takes, in bytes.
     pub mtu: u16,
+    /// VLAN tag of frames that way; 0: none.
+    pub vlan: u16,
 }
 
 /// A service that the kernel already held.
@@ -105,6 +114,10 @@ pub struct Datapath {
     desired: Desired,
     settings: Settings,
     table_size: usize,
+    nat_sources: Vec<IpAddr>,
+    /// Whether there is a deny list.
+    has_deny: bool,
+    sweep: Sweep,
     pins: Option<Pins>,
 }
 
@@ -121,7 +134,7 @@ impl Datapath {
             adopt::check_pinned(pins, options)?;
         }
         let mut loader = EbpfLoader::new();
-        for (name, size) in object::sizes(&options.limits, options.uses) {
+        for (name, size) in object::sizes(&options.limits, options.uses, &options.nat) {
             loader.map_max_entries(name, size);
             if let Some(pins) = &options.pins {
                 loader.map_pin_path(name, pins.map(name));
@@ -135,7 +148,8 @@ impl Datapath {
         let mut maps = Maps::take(&mut bpf)?;
 
         let mut desired = Desired::new(&options.limits, options.tunnel.clone());
-        let settings = settings(options);
+        let held = maps.settings.get(&0, 0).context("reading SETTINGS")?.0;
+        let settings = settings(options, held.seed);
         adopt::adopt(&mut maps, &mut desired, settings.table_size as usize)?;
         maps.settings
             .set(0, P(settings), 0)
@@ -150,18 +164,21 @@ impl Datapath {
             });
         let held = held.collect();
         let table_size = settings.table_size as usize;
-        let pins = options.pins.clone();
-        Ok((
-            Self {
-                bpf,
-                maps,
-                desired,
-                settings,
-                table_size,
-                pins,
-            },
-            held,
-        ))
+        let v4 = options.nat.v4.iter().map(|ip| IpAddr::V4(*ip));
+        let v6 = options.nat.v6.iter().map(|ip| IpAddr::V6(*ip));
+        let mut datapath = Self {
+            bpf,
+            maps,
+            desired,
+            settings,
+            table_size,
+            nat_sources: v4.chain(v6).collect(),
+            has_deny: false,
+            sweep: Sweep::default(),
+            pins: options.pins.clone(),
+        };
+        datapath.write_addresses(&mut Vec::new())?;
+        Ok((datapath, held))
     }
 
     /// Tells the way to an endpoint's address, or that none is known. Returns
@@ -202,14 +219,25 @@ fn program_mut(bpf: &mut Ebpf) -> Result<&mut Xdp> {
     Ok(program.try_into()?)
 }
 
-fn settings(options: &Options) -> Settings {
+/// Settings for these options. A `seed` that records were made with is kept.
+fn settings(options: &Options, seed: u32) -> Settings {
+    let nat = &options.nat;
+    let planes = |sources: usize| object::planes(options.limits.nat_flows, sources);
     let mut settings = Settings {
         abi_version: ABI_VERSION,
         table_size: options.limits.table_size,
-        nat4_count: options.nat.v4.len().min(NAT_SOURCES) as u32,
-        nat6_count: options.nat.v6.len().min(NAT_SOURCES) as u32,
+        nat4_count: nat.v4.len().min(NAT_SOURCES) as u32,
+        nat6_count: nat.v6.len().min(NAT_SOURCES) as u32,
         nat4: [0; NAT_SOURCES],
         nat6: [[0; 4]; NAT_SOURCES],
+        nat4_planes: if options.uses.nat4 { planes(nat.v4.len()) } else { 0 },
+        nat6_planes: if options.uses.nat6 { planes(nat.v6.len()) } else { 0 },
+        flags: if options.icmp.echo { settings_flags::ECHO } else { 0 },
+        icmp_rate: options.icmp.rate,
+        trace_every: 0,
+        gue_port: options.tunnel.gue_port.to_be(),
+        zero: 0,
+        seed: if seed == 0 { random() | 1 } else { seed },
     };
     for (slot, source) in settings.nat4.iter_mut().zip(&options.nat.v4) {
         *slot = director_ebpf::abi::ipv4(*source);
@@ -218,6 +246,13 @@ fn settings(options: &Options) -> Settings {
         *slot = director_ebpf::abi::ipv6(*source);
     }
     settings
+}
+
+/// A number that cannot be foreseen from outside.
+fn random() -> u32 {
+    use std::hash::{BuildHasher as _, RandomState};
+    // The standard library seeds it from the system's random numbers.
+    RandomState::new().hash_one(0) as u32
 }
 
 /// The usual reasons why nothing can be loaded, in words.

@@ -4,19 +4,25 @@ use std::borrow::Cow;
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
-use director_ebpf::abi::{ABI_SECTION, ABI_VERSION};
+use director_ebpf::abi::{
+    ABI_SECTION, ABI_VERSION, FILTER_WORDS, NAT_SOURCES,
+    flow::WAYS,
+    nat,
+};
 use object::{Object as _, ObjectSection as _};
 
-use crate::config::Limits;
+use crate::config::{Limits, NatSources};
 
 static EMBEDDED: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../director-ebpf/obj/director-xdp.o"
 ));
 
-/// Names of the maps that hold an edge's state, and so are pinned.
-pub const MAPS: [&str; 15] = [
+/// Names of the maps that hold an edge's state, and so are pinned. `MADE`, the
+/// token bucket of ICMP, is not worth keeping.
+pub const MAPS: [&str; 24] = [
     "SETTINGS",
+    "FILTER",
     "BANKS",
     "SLOTS",
     "ENDPOINTS",
@@ -28,6 +34,14 @@ pub const MAPS: [&str; 15] = [
     "FLOWS6",
     "NAT4",
     "NAT6",
+    "FRONTS",
+    "DENY4",
+    "DENY6",
+    "SOURCES4",
+    "SOURCES6",
+    "SERVERS",
+    "EVENTS",
+    "NEXT",
     "SERVICE_COUNTERS",
     "ENDPOINT_COUNTERS",
     "CAUSES",
@@ -57,7 +71,7 @@ impl Object {
     }
 
     pub(super) fn load(&self, loader: &mut EbpfLoader<'_>) -> Result<aya::Ebpf, aya::EbpfError> {
-        loader.load(&self.0)
+        loader.verifier_log_level(aya::VerifierLogLevel::STATS).load(&self.0)
     }
 }
 
@@ -90,28 +104,87 @@ pub struct Uses {
     pub nat6: bool,
 }
 
-/// Entries of a map that is not in use. An LRU map has its least size.
-const UNUSED: u32 = 1024;
+/// Prefixes of the deny list, of which only those that are there take memory.
+const DENY: u32 = 1_000_000;
+/// Sources whose rate of connections is watched, per family.
+const SOURCES: u32 = 65_536;
+/// Bytes of the ring buffer of flow events.
+const EVENTS: u32 = 1 << 20;
 
 /// Entries that each of [`MAPS`] is to have.
-pub fn sizes(limits: &Limits, uses: Uses) -> impl Iterator<Item = (&'static str, u32)> {
-    let flows = |is_used: bool| if is_used { limits.flows } else { UNUSED };
-    let size = move |name: &str| match name {
-        "BANKS" | "SERVICES4" | "SERVICES6" | "VIPS4" | "VIPS6" | "SERVICE_COUNTERS" => {
-            limits.services
+pub fn sizes(
+    limits: &Limits,
+    uses: Uses,
+    nat: &NatSources,
+) -> impl Iterator<Item = (&'static str, u32)> {
+    let flows = |is_used: bool| if is_used { buckets(limits.flows) } else { 1 };
+    let ports = |is_used: bool, sources: usize| {
+        if is_used {
+            planes(limits.nat_flows, sources) * sources.max(1) as u32 * nat::SPAN
+        } else {
+            1
         }
+    };
+    let size = move |name: &str| match name {
+        "BANKS" | "SERVICES4" | "SERVICES6" | "SERVICE_COUNTERS" | "FRONTS" => limits.services,
+        "VIPS4" | "VIPS6" => limits.services + NAT_SOURCES as u32,
+        "FILTER" => FILTER_WORDS,
         "SLOTS" => limits.services * 2 * limits.table_size,
         // Index 0 stands for "none".
         "ENDPOINTS" | "ENDPOINT_COUNTERS" => limits.endpoints + 1,
+        "SERVERS" => limits.endpoints,
         "FLOWS4" => flows(uses.ipv4),
         "FLOWS6" => flows(uses.ipv6),
-        "NAT4" => flows(uses.nat4),
-        "NAT6" => flows(uses.nat6),
+        "NAT4" => ports(uses.nat4, nat.v4.len()),
+        "NAT6" => ports(uses.nat6, nat.v6.len()),
+        "DENY4" | "DENY6" => DENY,
+        "SOURCES4" | "SOURCES6" => SOURCES,
+        "EVENTS" => EVENTS,
         "CAUSES" => director_ebpf::cause::Cause::ALL.len() as u32,
         _ => 1,
     };
     let sizes: Vec<_> = MAPS.iter().map(|name| (*name, size(name))).collect();
     sizes.into_iter()
+}
+
+/// Buckets for this many flows: twice as many ways, so that at the limit less
+/// than one flow in a hundred meets a full bucket.
+fn buckets(flows: u32) -> u32 {
+    flows.div_ceil(WAYS as u32 / 2)
+}
+
+/// Planes of the NAT table for this many flows.
+pub fn planes(flows: u32, sources: usize) -> u32 {
+    let ports = (nat::SPAN - nat::FIRST) * WAYS as u32;
+    flows.div_ceil(ports * sources.max(1) as u32).max(1)
+}
+
+/// Bytes of kernel memory that the maps take, but for the deny list's.
+pub fn memory(limits: &Limits, uses: Uses, nat: &NatSources) -> u64 {
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    // Of a hash map's entry beside key and value: its links, hash and bucket.
+    const HASHED: u64 = 64;
+    let bytes = |name: &str| match name {
+        "SLOTS" | "BANKS" | "FILTER" | "NEXT" => 8,
+        "ENDPOINTS" => 64,
+        "FLOWS4" => 128,
+        "FLOWS6" => 256,
+        "NAT4" => 256,
+        "NAT6" => 384,
+        "FRONTS" => 24,
+        "SERVICES4" => HASHED + 36,
+        "SERVICES6" => HASHED + 48,
+        "VIPS4" | "VIPS6" | "SERVERS" => HASHED + 20,
+        "SOURCES4" | "SOURCES6" => HASHED + 24,
+        "SERVICE_COUNTERS" | "ENDPOINT_COUNTERS" => 24 * cpus,
+        "CAUSES" => 8 * cpus,
+        "SETTINGS" => 128,
+        "EVENTS" => 1,
+        _ => 0,
+    };
+    sizes(limits, uses, nat)
+        .map(|(name, entries)| u64::from(entries) * bytes(name))
+        .sum()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use director::{
-    config::{Limits, NatSources, TunnelSources},
+    config::{IcmpPolicy, Limits, NatSources, TunnelSources},
     datapath::{Counters, Datapath, Hop, Object, Options, Pins, Uses},
 };
 use director_core::{
@@ -66,6 +66,7 @@ impl Edge {
             destination: HOP_MAC,
             source: OUT_MAC,
             mtu: 1500,
+            vlan: 0,
         };
         self.datapath.set_hop(to, Some(hop)).unwrap();
     }
@@ -161,6 +162,7 @@ pub fn options(pins: Option<Pins>) -> Option<Options> {
             services: 8,
             endpoints: 32,
             table_size: TABLE_SIZE as u32,
+            nat_flows: 4096,
         },
         uses: Uses {
             ipv4: true,
@@ -171,6 +173,11 @@ pub fn options(pins: Option<Pins>) -> Option<Options> {
         tunnel: TunnelSources {
             v4: Some(TUNNEL4.parse().unwrap()),
             v6: Some(TUNNEL6.parse().unwrap()),
+            ..TunnelSources::default()
+        },
+        icmp: IcmpPolicy {
+            echo: true,
+            rate: 1000,
         },
         nat: NatSources {
             v4: vec![NAT4.parse().unwrap()],

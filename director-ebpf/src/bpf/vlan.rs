@@ -1,0 +1,84 @@
+//! Tagged frames: tags are taken off what is ours, and put back on what stays
+//! here or is answered.
+//!
+//! What is steered leaves with the tag of its next hop, or without one.
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_ABORTED, XDP_PASS},
+    helpers::bpf_xdp_adjust_head,
+    programs::XdpContext,
+};
+use director_ebpf::{
+    abi::Address,
+    parse::{Frame as _, QINQ, VLAN},
+};
+
+use crate::{MADE_HERE, frame::XdpFrame, maps::may_be_ours, steer4, steer6};
+
+/// Steers a frame with one or two tags.
+#[inline(never)]
+pub fn steer(ctx: &XdpContext) -> u32 {
+    let frame = XdpFrame(ctx);
+    let Some(tags) = frame.load::<[u16; 4]>(12) else {
+        return XDP_PASS;
+    };
+    let has_two = tags[2] == VLAN || tags[2] == QINQ;
+    let (length, ethertype) = if has_two {
+        (8, frame.load::<u16>(20).unwrap_or(0))
+    } else {
+        (4, tags[2])
+    };
+    let is_ours = match ethertype {
+        <u32 as Address>::ETHERTYPE => {
+            let destination = if has_two {
+                frame.load::<u32>(38)
+            } else {
+                frame.load::<u32>(34)
+            };
+            destination.is_some_and(may_be_ours)
+        }
+        <[u32; 4] as Address>::ETHERTYPE => {
+            let destination = if has_two {
+                frame.load::<[u32; 4]>(46)
+            } else {
+                frame.load::<[u32; 4]>(42)
+            };
+            destination.is_some_and(may_be_ours)
+        }
+        _ => false,
+    };
+    if !is_ours {
+        return XDP_PASS;
+    }
+    if !shift(ctx, length) {
+        return XDP_ABORTED;
+    }
+    let is_v4 = ethertype == <u32 as Address>::ETHERTYPE;
+    let action = if is_v4 { steer4(ctx) } else { steer6(ctx) };
+    if action != XDP_PASS && action & MADE_HERE == 0 {
+        return action;
+    }
+    if !shift(ctx, -length) {
+        return XDP_ABORTED;
+    }
+    let frame = XdpFrame(ctx);
+    let is_written = if has_two {
+        frame.store(12, tags) && frame.store(20, ethertype)
+    } else {
+        frame.store(12, [tags[0], tags[1]]) && frame.store(16, ethertype)
+    };
+    if is_written { action } else { XDP_ABORTED }
+}
+
+/// Moves the start of the frame by `by` bytes, and the addresses with it.
+#[inline(always)]
+fn shift(ctx: &XdpContext, by: i32) -> bool {
+    let Some(macs) = XdpFrame(ctx).load::<[u16; 6]>(0) else {
+        return false;
+    };
+    // SAFETY: the context is the kernel's own; pointers are taken anew.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, by) } != 0 {
+        return false;
+    }
+    XdpFrame(ctx).store(0, macs)
+}
