@@ -9,7 +9,7 @@ use director::{
     datapath::{Datapath, Hop, Object, Options, Uses},
 };
 use director_core::{
-    EndpointState, HealthPolicy, Mode, PlannedEndpoint, Protocol, ServicePlan,
+    EndpointState, HealthPolicy, Mode, PlannedEndpoint, Protocol, ServicePlan, Steering,
     model::{Endpoint, Service},
 };
 
@@ -127,6 +127,7 @@ fn publish(
             address,
             port: 80,
             weight: 1,
+            server_id: None,
         });
     }
     let planned = endpoints.iter().map(|endpoint| PlannedEndpoint {
@@ -149,6 +150,7 @@ fn publish(
         port: 80,
         protocol,
         mode,
+        steering: Steering::default(),
         health: HealthPolicy::default(),
         endpoints,
     };

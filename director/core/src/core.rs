@@ -6,9 +6,9 @@ use crate::{
     Now,
     event::{Adopted, Command, Event, Notice, Target},
     health::{Cause, Failure, Verdict},
-    model::{EndpointRef, Model, Site},
+    model::{EndpointRef, Mode, Model, Site},
     plan::ServicePlan,
-    status::{SiteStatus, Status},
+    status::{ServiceStatus, SiteStatus, Status},
     table::TableSize,
 };
 
@@ -32,7 +32,9 @@ pub struct CoreOptions {
 ///
 /// Invariants, whatever the events:
 /// - A service is published from its first healthy endpoint on, and steered
-///   somewhere ever after: no plan has an empty table.
+///   somewhere ever after: no plan has an empty table. One in
+///   [`Mode::Proxy`] has nothing to wait for: it is published when it is loaded,
+///   and its plans are empty.
 /// - Every plan has passed [`crate::lint`]; a service whose next plan did not
 ///   is *held* at the last one until a plan passes.
 /// - One event leads to at most one plan a service.
@@ -151,15 +153,16 @@ impl Core {
             .iter()
             .map(|service| service.status(sites.clone(), |site| self.is_draining(site)))
             .collect();
-        let published = services.iter().filter(|s| s.published).count();
+        let is_shared = |s: &&ServiceStatus| s.published && s.mode != Mode::Proxy;
+        let shared = services.iter().filter(is_shared).count();
         let share_of = |site: &str| {
-            let of_services = services.iter().filter(|s| s.published);
+            let of_services = services.iter().filter(is_shared);
             let shares = of_services.flat_map(|s| &s.sites);
             let sum: f64 = shares
                 .filter(|share| *share.name == *site)
                 .map(|share| share.effective)
                 .sum();
-            sum / published.max(1) as f64
+            sum / shared.max(1) as f64
         };
         let sites = self.sites.iter().map(|state| SiteStatus {
             name: state.site.name.clone(),

@@ -85,7 +85,8 @@ impl fmt::Display for Target {
 /// Something to be done by the caller.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Bring the kernel to this plan. Only said when the plan changed.
+    /// Bring the kernel to this plan, and to the service's steering and server
+    /// IDs as the model has them. Only said when one of them changed.
     Apply(ServicePlan),
     /// Take this service out of the kernel.
     ///

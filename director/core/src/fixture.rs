@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     Endpoint, EndpointRef, EndpointState, HealthPolicy, Mode, Model, PlannedEndpoint, Protocol,
-    Service, Site, TableSize,
+    Service, Site, Steering, TableSize,
 };
 
 /// Service `web` on sites `dc01`, `dc02`, ... of the given weights, each with
@@ -19,6 +19,7 @@ pub fn model(sites: &[(u32, &[u32])]) -> Model {
             port: 80,
             protocol: Protocol::Tcp,
             mode: Mode::Tunnel,
+            steering: Steering::default(),
             health: HealthPolicy::default(),
             endpoints: Vec::new(),
         }],
@@ -37,6 +38,7 @@ pub fn model(sites: &[(u32, &[u32])]) -> Model {
                 address: IpAddr::from([198, 18 + high, number, low]),
                 port: 80,
                 weight,
+                server_id: None,
             });
         }
         model.sites.push(Site {

@@ -25,10 +25,10 @@
 //! #     sites: vec![Site { name: "dc01".into(), weight: 50 }],
 //! #     services: vec![Service {
 //! #         name: "web".into(), vip: "203.0.113.10".parse().unwrap(), port: 80,
-//! #         protocol: Protocol::Tcp, mode: Mode::Tunnel, health: policy,
+//! #         protocol: Protocol::Tcp, mode: Mode::Tunnel, steering: Steering::default(), health: policy,
 //! #         endpoints: vec![Endpoint {
 //! #             name: "dc01-a".into(), site: "dc01".into(),
-//! #             address: "198.18.1.11".parse().unwrap(), port: 80, weight: 1,
+//! #             address: "198.18.1.11".parse().unwrap(), port: 80, weight: 1, server_id: None,
 //! #         }],
 //! #     }],
 //! # };
@@ -62,7 +62,10 @@ pub use crate::{
     event::{Adopted, Command, Event, Notice, Target},
     health::{Cause, Failure, Pace, Verdict},
     lint::LintRule,
-    model::{Endpoint, EndpointRef, HealthPolicy, Mode, Model, ProbeSpec, Protocol, Service, Site},
+    model::{
+        Affinity, Encapsulation, Endpoint, EndpointRef, HealthPolicy, Mode, Model, OnDeath,
+        ProbeSpec, Protocol, Service, Site, Steering, Track,
+    },
     plan::{EndpointState, PlannedEndpoint, ServicePlan},
     status::{EndpointStatus, ServiceStatus, SiteShare, SiteStatus, Status},
     table::{NotPrime, TableSize},

@@ -268,6 +268,18 @@ mod tests {
     }
 
     #[test]
+    fn a_service_without_endpoints_has_plans_without_a_table() {
+        let empty = |version| ServicePlan {
+            service: "web".into(),
+            version,
+            endpoints: Vec::new(),
+            table: Arc::from([]),
+        };
+        assert_eq!(broken(&empty(1), None), None);
+        assert_eq!(broken(&empty(2), Some(&empty(1))), None);
+    }
+
+    #[test]
     fn tables_are_complete_or_there_is_nothing_to_steer_to() {
         let short = ServicePlan {
             table: good().table[1..].into(),

@@ -30,15 +30,18 @@ pub struct Service {
     pub name: Arc<str>,
     /// The virtual IP address that clients connect to.
     pub vip: IpAddr,
-    /// The port that clients connect to.
+    /// The port that clients connect to; 0 for every port that no other service
+    /// of the same address and protocol has.
     pub port: u16,
     /// The protocol that clients speak.
     pub protocol: Protocol,
     /// How packets reach the endpoints.
     pub mode: Mode,
+    /// How packets are treated on their way.
+    pub steering: Steering,
     /// How the endpoints are probed and judged.
     pub health: HealthPolicy,
-    /// At most 65,535: see [`crate::table::build`].
+    /// At most 65,535: see [`crate::table::build`]. None in [`Mode::Proxy`].
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -51,11 +54,15 @@ pub struct Endpoint {
     pub site: Arc<str>,
     /// Address of the server.
     pub address: IpAddr,
-    /// Port that the server listens on. In [`Mode::Tunnel`] it equals the
-    /// service's port, since packets arrive unchanged.
+    /// Port that the server listens on. In [`Mode::Tunnel`] and [`Mode::L2`] it
+    /// equals the service's port, since packets arrive unchanged.
     pub port: u16,
     /// Share relative to the other endpoints of the same site.
     pub weight: u32,
+    /// What the server puts into the connection IDs that it gives out: 24 bits,
+    /// not 0, unique within the service. Every endpoint has one under
+    /// [`Affinity::Quic`].
+    pub server_id: Option<u32>,
 }
 
 /// Names an endpoint across services.
@@ -85,10 +92,99 @@ pub enum Protocol {
 /// How packets reach an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// IP-in-IP to the endpoint, which answers the client directly.
+    /// Encapsulated to the endpoint, which answers the client directly.
     Tunnel,
     /// Addresses rewritten in both directions; servers stay as they are.
     Nat,
+    /// Ethernet addresses rewritten, on a network that edge and endpoint share;
+    /// the endpoint answers the client directly.
+    L2,
+    /// To the edge's own network stack, counted. There are no endpoints.
+    Proxy,
+}
+
+/// How a service's packets are treated, apart from where they go. A change of it
+/// leaves the service's flows where they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// The outer header of [`Mode::Tunnel`]; without meaning in other modes.
+    pub encapsulation: Encapsulation,
+    /// When flows are recorded. [`Mode::Nat`] records all of its flows, and
+    /// [`Mode::Proxy`] none, whatever this says.
+    pub track: Track,
+    /// What decides which packets go to one endpoint.
+    pub affinity: Affinity,
+    /// What becomes of the flows of an endpoint that is dead.
+    pub on_death: OnDeath,
+    /// The most that a SYN's MSS option may say, in bytes. TCP only.
+    pub mss: Option<u16>,
+    /// New connections per second that one source address may open. TCP only.
+    pub connection_rate: Option<u32>,
+    /// Whether SYNs are answered with cookies (RFC 4987, section 3.6) before the
+    /// stack sees them. [`Mode::Proxy`] and TCP only.
+    pub syn_cookies: bool,
+    /// How long a recorded flow of UDP may be silent before it counts as over.
+    pub idle_timeout: Duration,
+}
+
+/// Outer headers of IP alone, flows recorded where that is needed and steered
+/// anew when their endpoint dies, UDP's over after 60 s; nothing limited.
+impl Default for Steering {
+    fn default() -> Self {
+        Self {
+            encapsulation: Encapsulation::Ip,
+            track: Track::Auto,
+            affinity: Affinity::Flow,
+            on_death: OnDeath::Resteer,
+            mss: None,
+            connection_rate: None,
+            syn_cookies: false,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How a packet is wrapped on its way to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encapsulation {
+    /// IP within IP (RFC 2003, RFC 2473).
+    Ip,
+    /// IP within UDP: generic UDP encapsulation, variant 1
+    /// (draft-ietf-intarea-gue). Networks spread it by its source port.
+    Gue,
+}
+
+/// When a flow is recorded, so that it stays where it is while tables change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Track {
+    /// Where the table alone could not keep it in place.
+    Auto,
+    /// From its first packet on.
+    Always,
+    /// Never: the table alone decides.
+    Never,
+}
+
+/// Which packets go to one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Affinity {
+    /// Those of one flow: addresses, ports and protocol.
+    Flow,
+    /// All of one source address.
+    Source,
+    /// Those whose QUIC connection ID names the endpoint's
+    /// [`server_id`](Endpoint::server_id), whatever address the client moved to;
+    /// others as [`Affinity::Flow`]. UDP only.
+    Quic,
+}
+
+/// What becomes of a flow whose endpoint is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnDeath {
+    /// It goes to another endpoint, which makes of it what it can.
+    Resteer,
+    /// The client gets a reset at its next packet. TCP only.
+    Reset,
 }
 
 /// How an endpoint of a service is probed and judged.

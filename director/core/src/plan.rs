@@ -12,8 +12,8 @@ pub struct ServicePlan {
     /// Every configured endpoint, sorted by name, address and port: the same
     /// on every edge, whatever the order in its configuration.
     pub endpoints: Vec<PlannedEndpoint>,
-    /// Slot to index into `endpoints`. As long as the table size, or empty:
-    /// nothing to steer to, not published.
+    /// Slot to index into `endpoints`. As long as the table size; or empty where
+    /// there is nothing to steer to, as in [`Mode::Proxy`](crate::Mode::Proxy).
     pub table: Arc<[u16]>,
 }
 

@@ -29,8 +29,8 @@ pub struct SiteStatus {
     pub verdict: Verdict,
     /// Whether an operator drains the whole site.
     pub draining: bool,
-    /// Its share of new flows, 0 to 1: the mean over the published services.
-    /// 0 when there is none.
+    /// Its share of new flows, 0 to 1: the mean over the published services that
+    /// have endpoints. 0 when there is none.
     pub share: f64,
 }
 

@@ -116,6 +116,8 @@ impl Daemon {
             mode: match service.mode {
                 Mode::Tunnel => "tunnel",
                 Mode::Nat => "nat",
+                Mode::L2 => "l2",
+                Mode::Proxy => "proxy",
             }
             .to_owned(),
             published: service.published,

@@ -239,6 +239,8 @@ pub fn mode_value(value: Mode) -> u32 {
     match value {
         Mode::Tunnel => mode::TUNNEL,
         Mode::Nat => mode::NAT,
+        Mode::L2 => 3,
+        Mode::Proxy => 4,
     }
 }
 

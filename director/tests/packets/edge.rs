@@ -8,7 +8,7 @@ use director::{
     datapath::{Counters, Datapath, Hop, Object, Options, Pins, Uses},
 };
 use director_core::{
-    EndpointState, HealthPolicy, Mode, PlannedEndpoint, Protocol, ServicePlan,
+    EndpointState, HealthPolicy, Mode, PlannedEndpoint, Protocol, ServicePlan, Steering,
     model::{self, Service},
 };
 
@@ -192,6 +192,7 @@ pub fn service(vip: &str, protocol: Protocol, mode: Mode, endpoints: &[&str]) ->
             address: address.parse().unwrap(),
             port,
             weight: 1,
+            server_id: None,
         });
     Service {
         name: "web".into(),
@@ -199,6 +200,7 @@ pub fn service(vip: &str, protocol: Protocol, mode: Mode, endpoints: &[&str]) ->
         port: 80,
         protocol,
         mode,
+        steering: Steering::default(),
         health: HealthPolicy::default(),
         endpoints: endpoints.collect(),
     }

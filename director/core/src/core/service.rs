@@ -8,7 +8,7 @@ use crate::{
     event::{Command, Notice},
     health::Cause,
     lint::{self, LintRule},
-    model::{EndpointRef, Service, Site},
+    model::{EndpointRef, Mode, Service, Site, Steering},
     plan::{PlannedEndpoint, ServicePlan},
     status::{EndpointStatus, ServiceStatus, SiteShare},
     table::{self, TableSize},
@@ -25,6 +25,8 @@ pub(super) struct ServiceState {
     pub weights: Vec<u64>,
     /// The plan in force.
     pub applied: Option<ServicePlan>,
+    /// How it was last applied.
+    manner: Option<Manner>,
     /// Why the plan in force is not the one that is wanted.
     held: Option<LintRule>,
     /// Members by name.
@@ -40,12 +42,13 @@ impl ServiceState {
     /// another way. Weights are still to be set, by [`Self::weigh`].
     pub fn load(config: Service, old: Option<Self>, cause: Cause, now: Now) -> (Self, bool) {
         let mut old_members = BTreeMap::new();
-        let (mut applied, mut held, mut is_replaced, mut is_same_probe) = (None, None, false, true);
+        let (mut applied, mut manner, mut held) = (None, None, None);
+        let (mut is_replaced, mut is_same_probe) = (false, true);
         if let Some(old) = old {
             is_same_probe = old.config.health.probe == config.health.probe;
             is_replaced = front(&old.config) != front(&config);
             if !is_replaced {
-                (applied, held) = (old.applied, old.held);
+                (applied, manner, held) = (old.applied, old.manner, old.held);
             }
             let members = old.members.into_iter();
             old_members.extend(members.map(|m| (m.config.name.clone(), m)));
@@ -70,6 +73,7 @@ impl ServiceState {
             members,
             weights: Vec::new(),
             applied,
+            manner,
             held,
             order,
             config,
@@ -100,11 +104,17 @@ impl ServiceState {
         outcome: &mut Outcome,
     ) {
         let endpoints = self.propose(site_drains);
+        let manner = self.manner();
         let is_wanted = match &self.applied {
             // The table follows from the endpoints, so it need not be built to
             // know that it would be the same.
-            Some(applied) => applied.endpoints != endpoints,
-            None => endpoints.iter().any(PlannedEndpoint::is_eligible),
+            Some(applied) => {
+                applied.endpoints != endpoints || self.manner.as_ref() != Some(&manner)
+            }
+            None => {
+                self.config.mode == Mode::Proxy
+                    || endpoints.iter().any(PlannedEndpoint::is_eligible)
+            }
         };
         if !is_wanted {
             return self.release(outcome);
@@ -122,6 +132,7 @@ impl ServiceState {
         match lint::check(&plan, context) {
             Ok(()) => {
                 self.applied = Some(plan.clone());
+                self.manner = Some(manner);
                 outcome.applied.push(Command::Apply(plan));
                 self.release(outcome);
             }
@@ -141,6 +152,15 @@ impl ServiceState {
         if self.held.take().is_some() {
             let service = self.config.name.clone();
             outcome.notice(Notice::Resumed { service });
+        }
+    }
+
+    /// How a plan would be applied now.
+    fn manner(&self) -> Manner {
+        let endpoints = &self.config.endpoints;
+        Manner {
+            steering: self.config.steering.clone(),
+            server_ids: self.order.iter().map(|&i| endpoints[i].server_id).collect(),
         }
     }
 
@@ -231,6 +251,14 @@ impl ServiceState {
             })
             .collect()
     }
+}
+
+/// What the kernel is told beside a plan, and can be told while flows go on.
+#[derive(Debug, PartialEq, Eq)]
+struct Manner {
+    steering: Steering,
+    /// Of the endpoints, in the order of the plan.
+    server_ids: Vec<Option<u32>>,
 }
 
 /// What clients and endpoints would notice if it changed.

@@ -10,6 +10,7 @@ mod drain;
 mod plan;
 mod reload;
 mod restart;
+mod steering;
 
 const OK: Result<Duration, Failure> = Ok(Duration::from_millis(2));
 const REFUSED: Result<Duration, Failure> = Err(Failure::Refused);

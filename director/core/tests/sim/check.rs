@@ -12,7 +12,7 @@ use director_core::{
 
 use crate::{
     ensure,
-    oracle::{Member, Oracle},
+    oracle::{Manner, Member, Oracle},
     prober::Prober,
     sabotage::Sabotage,
     stats::Stats,
@@ -30,6 +30,8 @@ pub struct Checker {
     pub table_size: u32,
     /// Plans that this process applied.
     pub applied: BTreeMap<Arc<str>, ServicePlan>,
+    /// What was told beside each of them.
+    told: BTreeMap<Arc<str>, Manner>,
     /// Services that are held, as told.
     pub held: BTreeSet<Arc<str>>,
     /// Services whose plan in force was made for an older model.
@@ -56,6 +58,7 @@ impl Checker {
             oracle: Oracle::new(),
             table_size,
             applied: BTreeMap::new(),
+            told: BTreeMap::new(),
             held: BTreeSet::new(),
             stale: BTreeSet::new(),
             endpoints: BTreeMap::new(),
@@ -193,6 +196,7 @@ impl Checker {
         );
         for name in &removed {
             self.applied.remove(name);
+            self.told.remove(name);
             self.held.remove(name);
             self.stale.remove(name);
         }
@@ -299,14 +303,18 @@ impl Checker {
                 "two plans of {} at once",
                 plan.service
             );
+            let name = &plan.service;
+            let manner = self.oracle.manner(name);
             plan::check(
                 plan,
-                self.applied.get(&plan.service),
+                self.applied.get(name),
+                self.told.get(name) != manner.as_ref(),
                 self.table_size,
                 &self.oracle,
             )?;
-            self.applied.insert(plan.service.clone(), plan.clone());
-            self.stale.remove(&plan.service);
+            self.applied.insert(name.clone(), plan.clone());
+            self.told.extend(manner.map(|m| (name.clone(), m)));
+            self.stale.remove(name);
             stats.plans += 1;
         }
         self.check_holds(handled, &seen, stats)?;
@@ -323,7 +331,7 @@ impl Checker {
             let is_served = self.oracle.is_served(name);
             ensure!(
                 applied.is_some() || !is_served,
-                "{name} has an endpoint to steer to, and no plan"
+                "{name} is to be steered, and no plan"
             );
             let is_held = applied.is_some() && !is_served;
             ensure!(
@@ -332,6 +340,10 @@ impl Checker {
             );
             if let Some(applied) = applied.filter(|_| is_served) {
                 plan::check_current(applied, &self.oracle)?;
+                ensure!(
+                    self.told.get(name) == self.oracle.manner(name).as_ref(),
+                    "the kernel does not know how {name} is steered"
+                );
             }
             ensure!(
                 core.plan(name) == applied,

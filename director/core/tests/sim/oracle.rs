@@ -9,8 +9,8 @@ use std::{
 };
 
 use director_core::{
-    Adopted, EndpointRef, EndpointState, Event, Failure, HealthPolicy, Model, Now, Pace, Target,
-    Verdict,
+    Adopted, EndpointRef, EndpointState, Event, Failure, HealthPolicy, Mode, Model, Now, Pace,
+    Service, Steering, Target, Verdict,
 };
 
 /// The endpoints of a model, as they should be judged.
@@ -22,6 +22,11 @@ pub struct Oracle {
     adopted: Vec<Adopted>,
     is_loaded: bool,
 }
+
+/// What the kernel is told of a service beside its plan: its steering, and the
+/// server IDs of its endpoints by name.
+#[derive(Clone, PartialEq)]
+pub struct Manner(Steering, BTreeMap<Arc<str>, Option<u32>>);
 
 /// An endpoint.
 #[derive(Clone)]
@@ -211,13 +216,23 @@ impl Oracle {
         }
     }
 
+    fn service(&self, name: &str) -> Option<&Service> {
+        self.model.services.iter().find(|s| *s.name == *name)
+    }
+
     pub fn policy(&self, endpoint: &EndpointRef) -> Option<&HealthPolicy> {
-        let service = self
-            .model
-            .services
-            .iter()
-            .find(|s| s.name == endpoint.service)?;
-        Some(&service.health)
+        Some(&self.service(&endpoint.service)?.health)
+    }
+
+    pub fn is_proxy(&self, service: &str) -> bool {
+        self.service(service).is_some_and(|s| s.mode == Mode::Proxy)
+    }
+
+    pub fn manner(&self, service: &str) -> Option<Manner> {
+        let service = self.service(service)?;
+        let endpoints = service.endpoints.iter();
+        let server_ids = endpoints.map(|e| (e.name.clone(), e.server_id)).collect();
+        Some(Manner(service.steering.clone(), server_ids))
     }
 
     /// The drains in force, to be told to another process.
@@ -275,10 +290,10 @@ impl Oracle {
         from_first.take_while(move |(key, _)| key.service == *service)
     }
 
-    /// Whether a service has an endpoint for new flows.
+    /// Whether a service has an endpoint for new flows, or needs none.
     pub fn is_served(&self, service: &Arc<str>) -> bool {
-        self.of_service(service)
-            .any(|(_, m)| self.state(m) == EndpointState::Active)
+        let is_active = |m| self.state(m) == EndpointState::Active;
+        self.is_proxy(service) || self.of_service(service).any(|(_, m)| is_active(m))
     }
 }
 

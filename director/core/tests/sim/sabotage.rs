@@ -1,6 +1,12 @@
 //! Checkers that cannot fail check nothing: here each is made to.
 
-use std::{sync::Arc, time::Duration};
+#![allow(clippy::unwrap_used, reason = "a poisoned lock fails the test")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use director_core::{
     Cause, Command, EndpointState, Notice, PlannedEndpoint, ServicePlan, Status, Verdict,
@@ -88,6 +94,9 @@ fn assert_status_noticed(edit: fn(&mut Status), complaint: &str) {
 
 fn edit_slots(plan: &mut ServicePlan, edit: impl FnOnce(&mut [u16])) {
     let mut table = plan.table.to_vec();
+    if table.is_empty() {
+        return;
+    }
     edit(&mut table);
     plan.table = table.into();
 }
@@ -144,6 +153,22 @@ fn lost_and_repeated_commands() {
 }
 
 #[test]
+fn steering_that_is_not_told() {
+    let endpoints = Mutex::new(BTreeMap::new());
+    let sabotage = sabotaged_commands(move |commands| {
+        let mut endpoints = endpoints.lock().unwrap();
+        commands.retain(|command| {
+            let Command::Apply(plan) = command else {
+                return true;
+            };
+            let before = endpoints.insert(plan.service.clone(), plan.endpoints.clone());
+            plan.version == 1 || before.as_ref() != Some(&plan.endpoints)
+        });
+    });
+    assert_noticed(&sabotage, "does not know how");
+}
+
+#[test]
 fn commands_about_something_else() {
     let sabotage = sabotaged_commands(|commands| {
         if !commands.is_empty() {
@@ -189,10 +214,13 @@ fn wrong_tables() {
         }
     };
     assert_plan_noticed(steer_to_dead, "and has 1 slots");
-    assert_plan_noticed(
-        |plan| edit_slots(plan, |table| table.fill(table[0])),
-        "instead of",
-    );
+    let give_all_to_the_least = |plan: &mut ServicePlan| {
+        let owners = (0..).zip(plan.slots()).filter(|(_, slots)| *slots > 0);
+        if let Some((owner, _)) = owners.min_by_key(|(_, slots)| *slots) {
+            edit_slots(plan, |table| table.fill(owner));
+        }
+    };
+    assert_plan_noticed(give_all_to_the_least, "instead of");
 }
 
 #[test]

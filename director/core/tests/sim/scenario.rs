@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use director_core::{Endpoint, HealthPolicy, Mode, Model, ProbeSpec, Protocol, Service, Site};
+use director_core::{
+    Endpoint, HealthPolicy, Mode, Model, ProbeSpec, Protocol, Service, Site, Steering, Track,
+};
 use fastrand::Rng;
 
 /// Makes models, and addresses that were never used before.
@@ -41,12 +43,19 @@ impl Generator {
         if endpoints.is_empty() {
             endpoints.push(endpoint(rng, &sites[0], "1", [198, 18, 1, 1].into(), port));
         }
+        let mut mode = Mode::Tunnel;
+        // The first one always has endpoints, so that there is something to see.
+        if number > 0 && rng.u8(..8) == 0 {
+            mode = Mode::Proxy;
+            endpoints.clear();
+        }
         Service {
             name: format!("service{number}").into(),
             vip: [203, 0, 113, number + 1].into(),
             port,
             protocol: Protocol::Tcp,
-            mode: Mode::Tunnel,
+            mode,
+            steering: Steering::default(),
             health: policy(rng),
             endpoints,
         }
@@ -76,6 +85,9 @@ impl Generator {
         }
         let index = rng.usize(..model.services.len());
         let service = &mut model.services[index];
+        if service.mode == Mode::Proxy || rng.u8(..12) == 0 {
+            return edit_manner(rng, service);
+        }
         let victim = rng.usize(..service.endpoints.len());
         match rng.u8(..11) {
             0 => model.sites[rng.usize(..site_count)].weight = weight(rng),
@@ -125,6 +137,23 @@ impl Generator {
     }
 }
 
+/// Changes what is told beside the plan, or makes the service the edge's own.
+fn edit_manner(rng: &mut Rng, service: &mut Service) {
+    let count = service.endpoints.len();
+    match rng.u8(..8) {
+        0 => {
+            service.mode = Mode::Proxy;
+            service.endpoints.clear();
+        }
+        1..4 if count > 0 => {
+            service.endpoints[rng.usize(..count)].server_id = Some(rng.u32(1..100));
+        }
+        4 => service.steering.track = Track::Always,
+        5 => service.steering = Steering::default(),
+        _ => service.steering.mss = Some(rng.u16(1000..1500)),
+    }
+}
+
 fn endpoint(rng: &mut Rng, site: &Site, suffix: &str, address: IpAddr, port: u16) -> Endpoint {
     let name: Arc<str> = format!("{}-{suffix}", site.name).into();
     Endpoint {
@@ -133,6 +162,7 @@ fn endpoint(rng: &mut Rng, site: &Site, suffix: &str, address: IpAddr, port: u16
         address,
         port,
         weight: weight(rng),
+        server_id: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::IpAddr, path::PathBuf, time::Duration};
 
 use director_core::model::{
-    Endpoint, HealthPolicy, Mode, Model, ProbeSpec, Protocol, Service, Site,
+    Endpoint, HealthPolicy, Mode, Model, ProbeSpec, Protocol, Service, Site, Steering,
 };
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 
@@ -87,6 +87,7 @@ fn service(index: usize, seed: ServiceSeed, sites: &[Site]) -> Service {
         port,
         protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
         mode: if nat { Mode::Nat } else { Mode::Tunnel },
+        steering: Steering::default(),
         health,
         endpoints: endpoints
             .map(|(host, (own_port, weight, site))| Endpoint {
@@ -95,6 +96,7 @@ fn service(index: usize, seed: ServiceSeed, sites: &[Site]) -> Service {
                 address: address(v6, index, host),
                 port: if nat { own_port } else { port },
                 weight,
+                server_id: None,
             })
             .collect(),
     }

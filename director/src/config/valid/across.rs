@@ -127,7 +127,7 @@ impl<'d> Addresses<'d> {
 fn source_of(mode: Mode) -> &'static str {
     match mode {
         Mode::Tunnel => "the tunnel source of this edge",
-        Mode::Nat => "a NAT source of this edge",
+        _ => "a NAT source of this edge",
     }
 }
 
@@ -179,6 +179,7 @@ fn sources(report: &mut Report<'_>, edge: &EdgeDraft, service: &ServiceDraft<'_>
     let (sources, name, table) = match mode.value {
         Mode::Tunnel => (&edge.tunnel, "tunnel", "[edge.tunnel]"),
         Mode::Nat => (&edge.nat, "nat", "[edge.nat]"),
+        Mode::L2 | Mode::Proxy => return,
     };
     if sources.lacks(vip.value) {
         let family = if vip.value.is_ipv4() { 4 } else { 6 };

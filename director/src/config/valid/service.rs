@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use director_core::model::{Endpoint, Mode, ProbeSpec, Protocol, Service, Site};
+use director_core::model::{Endpoint, Mode, ProbeSpec, Protocol, Service, Site, Steering};
 
 use super::{
     health::{self, Timing},
@@ -70,6 +70,7 @@ impl ServiceDraft<'_> {
             port: self.port?.value,
             protocol: self.protocol?.value,
             mode: self.mode?.value,
+            steering: Steering::default(),
             health: self.timing.policy(self.probe?)?,
             endpoints: endpoints.collect::<Option<_>>()?,
         })
@@ -84,6 +85,7 @@ impl EndpointDraft<'_> {
             address: self.address?.value,
             port: self.port?.value,
             weight: self.weight?,
+            server_id: None,
         })
     }
 }
