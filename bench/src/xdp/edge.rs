@@ -46,6 +46,7 @@ fn loaded(mode: Mode) -> Result<Datapath> {
         object: Object::embedded()?,
         limits: Limits {
             flows: FLOWS,
+            nat_flows: FLOWS,
             services: 8,
             endpoints: 32,
             table_size: TABLE_SIZE,
@@ -59,6 +60,7 @@ fn loaded(mode: Mode) -> Result<Datapath> {
         tunnel: TunnelSources {
             v4: Some("198.51.100.1".parse()?),
             v6: Some("2001:db8:1::1".parse()?),
+            ..TunnelSources::default()
         },
         nat: NatSources {
             v4: (2..6).map(|last| [198, 51, 100, last].into()).collect(),

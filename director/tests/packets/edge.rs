@@ -158,6 +158,7 @@ pub fn options(pins: Option<Pins>) -> Option<Options> {
         object,
         limits: Limits {
             flows: 4096,
+            nat_flows: 4096,
             services: 8,
             endpoints: 32,
             table_size: TABLE_SIZE as u32,
@@ -171,6 +172,7 @@ pub fn options(pins: Option<Pins>) -> Option<Options> {
         tunnel: TunnelSources {
             v4: Some(TUNNEL4.parse().unwrap()),
             v6: Some(TUNNEL6.parse().unwrap()),
+            ..TunnelSources::default()
         },
         nat: NatSources {
             v4: vec![NAT4.parse().unwrap()],
