@@ -33,6 +33,8 @@ fn the_example_loads_without_warnings() {
         ("web", Mode::Tunnel, Protocol::Tcp, 5),
         ("web6", Mode::Tunnel, Protocol::Tcp, 3),
         ("dns", Mode::Nat, Protocol::Udp, 2),
+        ("web3", Mode::L2, Protocol::Udp, 2),
+        ("login", Mode::Proxy, Protocol::Tcp, 0),
     ];
     assert_eq!(services.collect::<Vec<_>>(), expected);
 }
@@ -49,7 +51,7 @@ fn the_example_shows_the_defaults() {
             .is_some_and(|(key, _)| !key.contains(' ') && key != "port")
     };
     let commented = text.lines().filter(is_default).count();
-    assert_eq!(commented, 15, "keys whose default the example shows");
+    assert_eq!(commented, 27, "keys whose default the example shows");
     let lines = text.lines().map(|line| match is_default(&line) {
         true => line.trim_start_matches("# "),
         false => line,
