@@ -66,11 +66,12 @@ pub fn status(report: &StatusReport) -> String {
     }
     out += &format!("{sites}\n");
     for service in &report.services {
-        out += &format!(
-            "\n{}\n{}\n",
-            heading(service),
-            endpoints(&service.endpoints, &age)
-        );
+        out += &format!("\n{}\n", heading(service));
+        // In proxy mode this host serves, so there are no endpoints to show.
+        out += &match service.endpoints.as_slice() {
+            [] => format!("{} packets to this host\n", service.packets),
+            all => format!("{}\n", endpoints(all, &age)),
+        };
     }
     out.truncate(out.trim_end().len());
     out
@@ -82,7 +83,10 @@ fn heading(service: &ServiceReport) -> String {
         (None, false) => ", not published".to_owned(),
         (None, true) => String::new(),
     };
-    let vip = std::net::SocketAddr::new(service.vip, service.port);
+    let vip = match service.port {
+        0 => format!("{}, every port", service.vip),
+        port => std::net::SocketAddr::new(service.vip, port).to_string(),
+    };
     format!(
         "service {}: {} {vip}, mode {}{state}",
         service.name, service.protocol, service.mode
@@ -95,7 +99,10 @@ fn endpoints(endpoints: &[EndpointReport], age: &dyn Fn(u64) -> String) -> Table
         "PACKETS",
     ]);
     for endpoint in endpoints {
-        let address = std::net::SocketAddr::new(endpoint.address, endpoint.port);
+        let address = match endpoint.port {
+            0 => endpoint.address.to_string(),
+            port => std::net::SocketAddr::new(endpoint.address, port).to_string(),
+        };
         let hop = if endpoint.next_hop {
             ""
         } else {
@@ -150,6 +157,47 @@ fn age(now: Duration, since_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn service(mode: &str, port: u16) -> ServiceReport {
+        ServiceReport {
+            name: "web".to_owned(),
+            vip: [203, 0, 113, 10].into(),
+            port,
+            protocol: "tcp".to_owned(),
+            mode: mode.to_owned(),
+            published: true,
+            held: None,
+            plan_version: 1,
+            packets: 7,
+            bytes: 700,
+            flows: 1,
+            endpoints: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_service_is_shown_by_its_vip_and_mode() {
+        let one = heading(&service("tunnel", 80));
+        assert_eq!(one, "service web: tcp 203.0.113.10:80, mode tunnel");
+        let every = heading(&service("l2", 0));
+        assert_eq!(every, "service web: tcp 203.0.113.10, every port, mode l2");
+    }
+
+    #[test]
+    fn a_service_of_this_host_shows_its_packets() {
+        let report = StatusReport {
+            edge: "edge1".to_owned(),
+            version: "1".to_owned(),
+            started_unix_ms: 0,
+            interfaces: Vec::new(),
+            reconciliation: crate::api::ReconciliationReport::default(),
+            sites: Vec::new(),
+            services: vec![service("proxy", 443)],
+        };
+        let text = status(&report);
+        let end = "service web: tcp 203.0.113.10:443, mode proxy\n7 packets to this host";
+        assert!(text.ends_with(end), "{text}");
+    }
 
     #[test]
     fn ages_have_at_most_two_units() {

@@ -60,6 +60,10 @@ pub(super) trait Shape: Sized {
         Err(format!("the number {number}"))
     }
 
+    fn truth(truth: bool) -> Result<Self, String> {
+        Err(format!("{truth}"))
+    }
+
     fn list<'de, A: SeqAccess<'de>>(_list: A) -> Result<Result<Self, String>, A::Error> {
         Ok(Err("a list".to_owned()))
     }
@@ -86,6 +90,14 @@ impl Shape for i64 {
 
     fn integer(number: i64) -> Result<Self, String> {
         Ok(number)
+    }
+}
+
+impl Shape for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn truth(truth: bool) -> Result<Self, String> {
+        Ok(truth)
     }
 }
 
@@ -172,7 +184,7 @@ impl<'de, T: Shape> Visitor<'de> for CaptureVisitor<T> {
     }
 
     fn visit_bool<E>(self, truth: bool) -> Result<Self::Value, E> {
-        Ok(Err(format!("{truth}")))
+        Ok(T::truth(truth))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {

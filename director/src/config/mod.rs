@@ -8,6 +8,7 @@
 
 mod field;
 mod place;
+mod prefix;
 mod problem;
 mod raw;
 mod report;
@@ -22,6 +23,7 @@ use std::{
     io::{self, Read as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use director_core::model::Model;
@@ -29,7 +31,10 @@ use serde::Deserialize as _;
 
 use self::{field::Table, place::Place, report::Report};
 
-pub use self::problem::{ConfigErrors, Problem};
+pub use self::{
+    prefix::Prefix,
+    problem::{ConfigErrors, Problem},
+};
 
 /// The largest file that is read, in bytes.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
@@ -63,12 +68,20 @@ pub struct Edge {
     pub socket: PathBuf,
     /// Where metrics are served; a loopback address.
     pub metrics: SocketAddr,
+    /// How long after a change of a table a flow that is not recorded stays
+    /// where the table had it before.
+    pub hold: Duration,
+    /// Sources whose packets to a VIP are dropped: at most a million, no two the
+    /// same.
+    pub deny: Vec<Prefix>,
     /// Outer source addresses of tunnelled packets. Present for the family of
-    /// every service in tunnel mode.
+    /// every endpoint of a service in tunnel mode.
     pub tunnel: TunnelSources,
     /// Source addresses of NAT mode. At least one for the family of every
     /// service in NAT mode.
     pub nat: NatSources,
+    /// What is said by ICMP and ICMPv6.
+    pub icmp: IcmpPolicy,
     /// Sizes of tables.
     pub limits: Limits,
 }
@@ -84,13 +97,51 @@ pub enum Attach {
     Generic,
 }
 
-/// Outer source addresses by family.
+/// Outer source addresses by family. Where there is a prefix, its further bits
+/// vary by flow, so that networks and servers spread flows by them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelSources {
-    /// Of IPIP packets.
+    /// Of packets to IPv4 endpoints: the address, or the first of its prefix.
     pub v4: Option<Ipv4Addr>,
-    /// Of IP6IP6 packets.
+    /// Of packets to IPv6 endpoints, in the same manner.
     pub v6: Option<Ipv6Addr>,
+    /// Bits of `v4` that are the same for every flow: 32 for a single address.
+    pub prefix4: u8,
+    /// Bits of `v6` that are the same for every flow: 128 for a single address.
+    pub prefix6: u8,
+    /// UDP port that servers take GUE packets on.
+    pub gue_port: u16,
+}
+
+/// No source, and the port that IANA gave to GUE.
+impl Default for TunnelSources {
+    fn default() -> Self {
+        Self {
+            v4: None,
+            v6: None,
+            prefix4: 32,
+            prefix6: 128,
+            gue_port: 6080,
+        }
+    }
+}
+
+/// What is said by ICMP and ICMPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpPolicy {
+    /// Whether echo requests to VIPs are answered.
+    pub echo: bool,
+    /// ICMP packets that are made a second and CPU.
+    pub rate: u32,
+}
+
+impl Default for IcmpPolicy {
+    fn default() -> Self {
+        Self {
+            echo: true,
+            rate: 1000,
+        }
+    }
 }
 
 /// Source addresses of NAT mode by family: up to four each, no two the same.
@@ -105,8 +156,10 @@ pub struct NatSources {
 /// How much the maps in the kernel hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Flows per address family.
+    /// Recorded flows per address family.
     pub flows: u32,
+    /// Flows in NAT mode per address family.
+    pub nat_flows: u32,
     /// Services.
     pub services: u32,
     /// Endpoints of all services together.
@@ -143,7 +196,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
         .to_owned(),
     })?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &file),
+        Ok(text) => parse_in(directory_of(path), text, &file),
         Err(error) => {
             let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let mut report = Report::new(&valid);
@@ -174,17 +227,26 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a configuration from its text. `file` is the name to report it by.
+/// Reads a configuration from its text. `file` is the name to report it by, and
+/// what a `deny_file` is looked for beside.
 ///
 /// # Errors
-/// With every problem of the text. When it is not TOML at all, only with where
-/// it is not: what the keys then mean is a guess.
+/// With every problem of the text and of the file that it names. When it is not
+/// TOML at all, only with where it is not: what the keys then mean is a guess.
 pub fn parse(text: &str, file: &str) -> Result<Loaded, ConfigErrors> {
+    parse_in(directory_of(Path::new(file)), text, file)
+}
+
+fn directory_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
+}
+
+fn parse_in(directory: &Path, text: &str, file: &str) -> Result<Loaded, ConfigErrors> {
     let mut report = Report::new(text);
     let Some(root) = toml(&mut report, text) else {
         return Err(invalid(file, report));
     };
-    let config = valid::config(&mut report, &root);
+    let config = valid::config(&mut report, &root, directory);
     let (errors, warnings) = report.finish();
     match config {
         Some(config) if errors.is_empty() => Ok(Loaded { config, warnings }),

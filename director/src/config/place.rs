@@ -119,6 +119,28 @@ impl<T> Given<T> {
         }
     }
 
+    /// The value alone, in the same manner.
+    pub(super) fn value_or(self, default: T) -> Option<T> {
+        self.into_option().map(|value| value.unwrap_or(default))
+    }
+
+    /// The value if the key is there. `None` where it was refused.
+    pub(super) fn into_option(self) -> Option<Option<T>> {
+        match self {
+            Self::Absent => Some(None),
+            Self::Refused => None,
+            Self::Value(located) => Some(Some(located.value)),
+        }
+    }
+
+    /// The value and where it stands, where the key is there and right.
+    pub(super) fn located(&self) -> Option<&Located<T>> {
+        match self {
+            Self::Value(located) => Some(located),
+            Self::Absent | Self::Refused => None,
+        }
+    }
+
     /// The value, or what another table says where the key is absent.
     pub(super) fn or_inherited(self, inherited: Option<&Located<T>>) -> Option<Located<T>>
     where

@@ -5,6 +5,8 @@ use std::{error, fmt};
 /// One thing that is wrong with a configuration, or looks wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// The file, where it is one that the configuration names.
+    pub file: Option<String>,
     /// Line of the file, from 1.
     pub line: usize,
     /// Column in characters, from 1.
@@ -23,7 +25,8 @@ pub struct Problem {
 
 impl Problem {
     /// The problem as an operator reads it: two lines, the first of which
-    /// begins with `file:line:column`, which editors jump to.
+    /// begins with `file:line:column`, which editors jump to. `file` is the
+    /// configuration.
     pub fn in_file<'a>(&'a self, file: &'a str) -> impl fmt::Display + 'a {
         InFile {
             problem: self,
@@ -40,6 +43,7 @@ struct InFile<'a> {
 impl fmt::Display for InFile<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Problem {
+            file,
             line,
             column,
             place,
@@ -47,7 +51,8 @@ impl fmt::Display for InFile<'_> {
             help,
             ..
         } = self.problem;
-        write!(f, "{}:{line}:{column}: ", self.file)?;
+        let file = file.as_deref().unwrap_or(self.file);
+        write!(f, "{file}:{line}:{column}: ")?;
         if !place.is_empty() {
             write!(f, "{place}: ")?;
         }

@@ -6,6 +6,7 @@ use super::field::{Field, Table};
 
 pub(super) type Text = Option<Field<String>>;
 pub(super) type Integer = Option<Field<i64>>;
+pub(super) type Truth = Option<Field<bool>>;
 pub(super) type Texts = Option<Field<Vec<Field<String>>>>;
 pub(super) type Tables<T> = Option<Field<Vec<Table<T>>>>;
 
@@ -25,8 +26,12 @@ pub(super) struct Edge {
     pub(super) pin_dir: Text,
     pub(super) socket: Text,
     pub(super) metrics: Text,
+    pub(super) hold: Text,
+    pub(super) deny: Texts,
+    pub(super) deny_file: Text,
     pub(super) tunnel: Option<Table<Tunnel>>,
     pub(super) nat: Option<Table<Nat>>,
+    pub(super) icmp: Option<Table<Icmp>>,
     pub(super) limits: Option<Table<Limits>>,
 }
 
@@ -34,6 +39,7 @@ pub(super) struct Edge {
 pub(super) struct Tunnel {
     pub(super) source4: Text,
     pub(super) source6: Text,
+    pub(super) gue_port: Integer,
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,8 +49,15 @@ pub(super) struct Nat {
 }
 
 #[derive(Debug, Deserialize)]
+pub(super) struct Icmp {
+    pub(super) echo: Truth,
+    pub(super) rate: Integer,
+}
+
+#[derive(Debug, Deserialize)]
 pub(super) struct Limits {
     pub(super) flows: Integer,
+    pub(super) nat_flows: Integer,
     pub(super) services: Integer,
     pub(super) endpoints: Integer,
     pub(super) table_size: Integer,
@@ -54,6 +67,7 @@ impl Limits {
     /// A table without keys, for what its absence means.
     pub(super) const NONE: Self = Self {
         flows: None,
+        nat_flows: None,
         services: None,
         endpoints: None,
         table_size: None,
@@ -85,6 +99,14 @@ pub(super) struct Service {
     pub(super) port: Integer,
     pub(super) protocol: Text,
     pub(super) mode: Text,
+    pub(super) encapsulation: Text,
+    pub(super) track: Text,
+    pub(super) affinity: Text,
+    pub(super) on_death: Text,
+    pub(super) mss: Integer,
+    pub(super) connection_rate: Integer,
+    pub(super) syn_cookies: Truth,
+    pub(super) idle_timeout: Text,
     pub(super) health: Option<Table<ServiceHealth>>,
     pub(super) endpoint: Tables<Endpoint>,
 }
@@ -113,6 +135,7 @@ pub(super) struct Endpoint {
     pub(super) address: Text,
     pub(super) port: Integer,
     pub(super) weight: Integer,
+    pub(super) server_id: Integer,
 }
 
 /// The keys by which a table and its override share one reading.

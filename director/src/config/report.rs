@@ -1,5 +1,7 @@
 //! Reading raw values, and gathering what is wrong with them.
 
+use std::{collections::HashSet, hash::Hash};
+
 use super::{
     field::{Field, Keys, Shape, Table, UnknownKey},
     place::{Fault, Given, Key, Located, Place},
@@ -15,6 +17,14 @@ pub(super) struct Report<'t> {
     warnings: Vec<Problem>,
 }
 
+/// A line of a file that the configuration names; line and column from 1.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'f> {
+    pub(super) file: &'f str,
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         Self {
@@ -24,10 +34,14 @@ impl<'t> Report<'t> {
         }
     }
 
-    /// Errors and warnings, each in the order of the file.
+    /// Errors and warnings, each in the order of the file. Those of other files
+    /// come last.
     pub(super) fn finish(mut self) -> (Vec<Problem>, Vec<Problem>) {
+        fn position(problem: &Problem) -> (Option<&str>, usize, usize) {
+            (problem.file.as_deref(), problem.line, problem.column)
+        }
         for problems in [&mut self.errors, &mut self.warnings] {
-            problems.sort_by_key(|problem| (problem.line, problem.column));
+            problems.sort_by(|a, b| position(a).cmp(&position(b)));
         }
         (self.errors, self.warnings)
     }
@@ -52,9 +66,33 @@ impl<'t> Report<'t> {
         self.warnings.push(problem);
     }
 
+    /// Reports what is wrong in a file that the key at `place` names.
+    pub(super) fn error_on(
+        &mut self,
+        line: &Line<'_>,
+        place: &Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let problem = self.problem(place, message.into(), help.into());
+        self.errors.push(problem.on(line));
+    }
+
+    pub(super) fn warning_on(
+        &mut self,
+        line: &Line<'_>,
+        place: &Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let problem = self.problem(place, message.into(), help.into());
+        self.warnings.push(problem.on(line));
+    }
+
     fn problem(&self, place: &Place, message: String, help: String) -> Problem {
         let (line, column) = self.lines.position(place.at);
         Problem {
+            file: None,
             line,
             column,
             key: place.key.clone(),
@@ -127,6 +165,21 @@ impl<'t> Report<'t> {
                 self.value(place, key, field, |text| parse(text))
             })
             .collect()
+    }
+
+    /// Reports every value of a list that was there before.
+    pub(super) fn unique<T: Eq + Hash>(
+        &mut self,
+        list: &[Located<T>],
+        shown: impl Fn(&T) -> String,
+    ) {
+        let mut seen = HashSet::new();
+        for Located { value, place } in list {
+            if !seen.insert(value) {
+                let message = format!("{} is in the list already", shown(value));
+                self.error(place, message, "remove it here");
+            }
+        }
     }
 
     fn value<'f, T: Shape, U>(
@@ -244,6 +297,18 @@ impl<'t> Report<'t> {
             };
             let place = place.key(&unknown.name, unknown.at);
             self.error(&place, "is an unknown key", help);
+        }
+    }
+}
+
+impl Problem {
+    /// The same on a line of another file.
+    fn on(self, line: &Line<'_>) -> Self {
+        Self {
+            file: Some(line.file.to_owned()),
+            line: line.line,
+            column: line.column,
+            ..self
         }
     }
 }

@@ -11,7 +11,8 @@ use director_ebpf::{
     abi::{Endpoint, Service, Slot, mode},
     flows,
     parse::Packet,
-    steer::{self, Pick, Tables},
+    scratch::Scratch,
+    steer::{self, Tables, picked},
 };
 
 use super::{
@@ -86,9 +87,10 @@ impl Datapath {
             return Ok(None);
         }
         let view = View::<A>::new(self, &service.value, &packet);
-        let mut pick = Pick::default();
-        steer::pick(&view, &service.value, &packet, &mut pick)
+        let mut scratch = Scratch::default();
+        steer::pick(&view, &service.value, &packet, &mut scratch)
             .map_err(|cause| anyhow::anyhow!("the packet would be dropped: {}", cause.label()))?;
+        let pick = scratch.picked();
         let hash = steer::slot_hash(&service.value, &packet, steer::hash(&packet));
         let named = |index: u32| {
             let e = self.desired.endpoints.get(index as usize)?;
@@ -100,7 +102,7 @@ impl Datapath {
             vip: service.vip,
             endpoint,
             port,
-            by_flow: pick.is_recorded,
+            by_flow: pick.is(picked::RECORDED),
             slot: steer::slot(hash, self.table_size as u32),
             table: owner.and_then(named).context("the service has no table")?,
         }))

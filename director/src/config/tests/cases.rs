@@ -1,36 +1,46 @@
 //! Edits of a valid file, and exactly what is said of each: `cases/*.txt`.
 //!
 //! A case is a paragraph. `12: text` puts the text in the place of line 12 of
-//! `base.toml`; a second `12:` adds a line after it. Then follows each error
+//! the file, `base.toml` or `full.toml`; a second `12:` adds a line after it. Then follows each error
 //! behind `>`, or each warning behind `?`, or `ok`. Lines behind `#` are titles.
 
 use std::collections::BTreeMap;
 
-use super::{super::parse, BASE};
+use super::{super::parse, BASE, FULL};
 
 #[test]
 fn edge() {
-    check(include_str!("cases/edge.txt"));
+    check(BASE, include_str!("cases/edge.txt"));
 }
 
 #[test]
 fn health() {
-    check(include_str!("cases/health.txt"));
+    check(BASE, include_str!("cases/health.txt"));
 }
 
 #[test]
 fn services() {
-    check(include_str!("cases/services.txt"));
+    check(BASE, include_str!("cases/services.txt"));
 }
 
 #[test]
 fn relations() {
-    check(include_str!("cases/relations.txt"));
+    check(BASE, include_str!("cases/relations.txt"));
+}
+
+#[test]
+fn path() {
+    check(FULL, include_str!("cases/path.txt"));
+}
+
+#[test]
+fn steering() {
+    check(FULL, include_str!("cases/steering.txt"));
 }
 
 /// Runs every case, and fails with all that differ.
 #[track_caller]
-fn check(cases: &str) {
+fn check(base: &str, cases: &str) {
     let paragraphs = cases.split("\n\n").map(str::trim);
     let cases = paragraphs.filter(|case| !case.is_empty() && !case.starts_with('#'));
     let mut count = 0;
@@ -40,7 +50,7 @@ fn check(cases: &str) {
         let is_edit = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
         let edits: Vec<_> = case.lines().take_while(is_edit).collect();
         let expected: Vec<_> = case.lines().skip(edits.len()).collect();
-        let said = said_of(&edited(&edits));
+        let said = said_of(&edited(base, &edits));
         if said != expected {
             failures += &format!("{case}\nbut was:\n{}\n\n", said.join("\n"));
         }
@@ -49,14 +59,14 @@ fn check(cases: &str) {
     assert!(failures.is_empty(), "\n{failures}");
 }
 
-fn edited(edits: &[&str]) -> String {
+fn edited(base: &str, edits: &[&str]) -> String {
     let mut replaced: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
     for edit in edits {
         let (number, text) = edit.split_once(':').unwrap();
         let line = replaced.entry(number.parse().unwrap()).or_default();
         line.push(text.strip_prefix(' ').unwrap_or(text));
     }
-    let lines = BASE.lines().enumerate();
+    let lines = base.lines().enumerate();
     let lines = lines.map(|(index, line)| match replaced.remove(&(index + 1)) {
         Some(new) => new.join("\n"),
         None => line.to_owned(),

@@ -2,12 +2,7 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::{
-    super::ConfigErrors,
-    BASE,
-    generate::{config, written},
-    loaded, parse,
-};
+use super::{super::ConfigErrors, BASE, FULL, generate::config, loaded, parse, written::written};
 
 /// One change to a text, at places given as shares of its length.
 #[derive(Clone, Debug)]
@@ -27,6 +22,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     let at = any::<Index>;
     let values = prop::sample::select(vec![
         "0",
+        "1",
         "-1",
         "3.5",
         "nan",
@@ -40,6 +36,10 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         "99999999999999999999",
         "\"\\u0000\"",
         "\"5s\"",
+        "\"l2\"",
+        "\"quic\"",
+        "\"192.0.2.1/24\"",
+        "[\"0.0.0.0/0\"]",
         "[\"a\", 1]",
         "{ name = \"a\" }",
     ]);
@@ -139,8 +139,12 @@ proptest! {
     })]
 
     #[test]
-    fn a_mutated_file_loads_or_says_why(mutations in vec(mutation(), 1..6)) {
-        let text = mutations.iter().fold(BASE.to_owned(), |text, it| mutated(&text, it));
+    fn a_mutated_file_loads_or_says_why(
+        is_full in any::<bool>(),
+        mutations in vec(mutation(), 1..6),
+    ) {
+        let text = if is_full { FULL } else { BASE }.to_owned();
+        let text = mutations.iter().fold(text, |text, it| mutated(&text, it));
         loads_or_says_why(&text);
     }
 

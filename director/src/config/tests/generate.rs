@@ -1,13 +1,18 @@
-//! Valid configurations, and the files that say them.
+//! Valid configurations; `written` has the files that say them.
 
-use std::{fmt::Write as _, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use director_core::model::{
-    Endpoint, HealthPolicy, Mode, Model, ProbeSpec, Protocol, Service, Site, Steering,
+    Affinity, Encapsulation, Endpoint, HealthPolicy, Mode, Model, OnDeath, ProbeSpec, Protocol,
+    Service, Site, Steering, Track,
 };
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 
-use super::super::{Attach, Config, Edge, Limits, NatSources, TunnelSources};
+use super::super::{Attach, Config, Edge, IcmpPolicy, Limits, NatSources, Prefix, TunnelSources};
 
 fn name() -> impl Strategy<Value = String> {
     "[a-z0-9][a-z0-9._-]{0,62}"
@@ -50,20 +55,102 @@ fn policy() -> impl Strategy<Value = HealthPolicy> {
     )
 }
 
-/// A service and, for each of its endpoints, port, weight and site. Addresses
-/// are given by index, so that no two are the same.
-type ServiceSeed = (HealthPolicy, bool, bool, bool, u16, Vec<(u16, u32, Index)>);
+/// An endpoint: whether its family may be the other one, port, weight, site.
+type EndpointSeed = (bool, u16, u32, Index);
+
+/// A service before its parts fit each other. Addresses are given by index, so
+/// that no two are the same.
+#[derive(Clone, Debug)]
+struct ServiceSeed {
+    health: HealthPolicy,
+    v6: bool,
+    protocol: Protocol,
+    mode: Mode,
+    port: u16,
+    steering: Steering,
+    endpoints: Vec<EndpointSeed>,
+}
 
 fn service_seed() -> impl Strategy<Value = ServiceSeed> {
-    let endpoints = vec((1..=u16::MAX, 1..=1000u32, any::<Index>()), 1..5);
+    let protocols = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]);
+    let modes = prop::sample::select(vec![Mode::Tunnel, Mode::Nat, Mode::L2, Mode::Proxy]);
+    let endpoints = vec(
+        (any::<bool>(), 1..=u16::MAX, 1..=1000u32, any::<Index>()),
+        1..5,
+    );
     (
         policy(),
         any::<bool>(),
-        any::<bool>(),
-        any::<bool>(),
-        1..=u16::MAX,
+        protocols,
+        modes,
+        prop_oneof![Just(0), 1..=u16::MAX],
+        steering(),
         endpoints,
     )
+        .prop_map(
+            |(health, v6, protocol, mode, port, steering, endpoints)| ServiceSeed {
+                health,
+                v6,
+                protocol,
+                mode,
+                port,
+                steering,
+                endpoints,
+            },
+        )
+}
+
+/// Any steering, whatever goes with it.
+fn steering() -> impl Strategy<Value = Steering> {
+    let words = (
+        prop::sample::select(vec![Encapsulation::Ip, Encapsulation::Gue]),
+        prop::sample::select(vec![Track::Auto, Track::Always, Track::Never]),
+        prop::sample::select(vec![Affinity::Flow, Affinity::Source, Affinity::Quic]),
+        prop::sample::select(vec![OnDeath::Resteer, OnDeath::Reset]),
+    );
+    (
+        words,
+        option::of(536..=9000u16),
+        option::of(1..=1_000_000u32),
+        any::<bool>(),
+        duration(1000..=7_200_000),
+    )
+        .prop_map(
+            |(words, mss, connection_rate, syn_cookies, idle_timeout)| Steering {
+                encapsulation: words.0,
+                track: words.1,
+                affinity: words.2,
+                on_death: words.3,
+                mss,
+                connection_rate,
+                syn_cookies,
+                idle_timeout,
+            },
+        )
+}
+
+/// The steering, without what does not go with a mode and a protocol.
+fn fitting(steering: Steering, mode: Mode, protocol: Protocol) -> Steering {
+    let default = Steering::default();
+    let mut fit = steering;
+    if mode != Mode::Tunnel {
+        fit.encapsulation = default.encapsulation;
+    }
+    if matches!(mode, Mode::Nat | Mode::Proxy) {
+        fit.track = default.track;
+    }
+    if protocol == Protocol::Udp {
+        (fit.mss, fit.connection_rate) = (None, None);
+        fit.on_death = default.on_death;
+    } else {
+        fit.idle_timeout = default.idle_timeout;
+    }
+    fit.syn_cookies &= mode == Mode::Proxy && protocol == Protocol::Tcp;
+    let may_be_quic = matches!(mode, Mode::Tunnel | Mode::L2) && protocol == Protocol::Udp;
+    if fit.affinity == Affinity::Quic && !may_be_quic {
+        fit.affinity = default.affinity;
+    }
+    fit
 }
 
 fn address(v6: bool, network: usize, host: usize) -> IpAddr {
@@ -76,88 +163,134 @@ fn address(v6: bool, network: usize, host: usize) -> IpAddr {
 }
 
 fn service(index: usize, seed: ServiceSeed, sites: &[Site]) -> Service {
-    let (mut health, v6, udp, nat, port, endpoints) = seed;
-    if let (true, ProbeSpec::Http { port: of_probe, .. }) = (udp, &mut health.probe) {
-        of_probe.get_or_insert(port);
+    let ServiceSeed {
+        mut health,
+        v6,
+        protocol,
+        mode,
+        mut port,
+        steering,
+        mut endpoints,
+    } = seed;
+    if mode == Mode::Nat {
+        port = port.max(1);
     }
+    if mode == Mode::Proxy {
+        health = HealthPolicy::default();
+        endpoints.clear();
+    }
+    if let ProbeSpec::Http { port: of_probe, .. } = &mut health.probe
+        && (protocol == Protocol::Udp || port == 0)
+    {
+        of_probe.get_or_insert(port.max(1));
+    }
+    let steering = fitting(steering, mode, protocol);
+    let is_quic = steering.affinity == Affinity::Quic;
     let endpoints = endpoints.into_iter().enumerate();
     Service {
         name: format!("service-{index}").into(),
         vip: address(v6, 200, index),
         port,
-        protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
-        mode: if nat { Mode::Nat } else { Mode::Tunnel },
-        steering: Steering::default(),
+        protocol,
+        mode,
+        steering,
         health,
         endpoints: endpoints
-            .map(|(host, (own_port, weight, site))| Endpoint {
+            .map(|(host, (is_other, own_port, weight, site))| Endpoint {
                 name: format!("endpoint.{host}").into(),
                 site: site.get(sites).name.clone(),
-                address: address(v6, index, host),
-                port: if nat { own_port } else { port },
+                address: address(v6 ^ (is_other && mode == Mode::Tunnel), index, host),
+                port: if mode == Mode::Nat { own_port } else { port },
                 weight,
-                server_id: None,
+                server_id: is_quic.then(|| u32::from(own_port) << 8 | (host as u32 + 1)),
             })
             .collect(),
     }
 }
 
-fn edge() -> impl Strategy<Value = Edge> {
-    let attach = prop::sample::select(vec![Attach::Auto, Attach::Driver, Attach::Generic]);
-    let limits = (1024..=67_108_864u32, 10..=1000u32, 50..=10_000u32);
+/// No two the same, and none of IPv4 mapped into IPv6.
+fn deny() -> impl Strategy<Value = Vec<Prefix>> {
+    let v4 = (any::<Ipv4Addr>(), 0..=32u8).prop_map(|(v4, length)| (IpAddr::V4(v4), length));
+    let v6 = (any::<u64>(), any::<u64>(), 0..=128u8).prop_map(|(high, low, length)| {
+        let bits = u128::from(high | 1) << 64 | u128::from(low);
+        (IpAddr::V6(bits.into()), length)
+    });
+    let prefix = prop_oneof![v4, v6].prop_map(|(address, length)| Prefix::around(address, length));
+    prop::collection::hash_set(prefix, 0..8).prop_map(|set| set.into_iter().collect())
+}
+
+/// Of blocks that no other address of these configurations is in.
+fn tunnel() -> impl Strategy<Value = TunnelSources> {
+    (26..=32u8, 64..=128u8, 1..=u16::MAX).prop_map(|(prefix4, prefix6, gue_port)| {
+        let v4 = Prefix::around([198, 51, 100, 77].into(), prefix4).address;
+        let v6 = Prefix::around([0x2001, 0xdb8, 2, 0, 0, 0, 0, 1].into(), prefix6).address;
+        let (IpAddr::V4(v4), IpAddr::V6(v6)) = (v4, v6) else {
+            unreachable!("a prefix is of the family of its address");
+        };
+        TunnelSources {
+            v4: Some(v4),
+            v6: Some(v6),
+            prefix4,
+            prefix6,
+            gue_port,
+        }
+    })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
     let size = prop::sample::select(vec![251u32, 509, 4093, 16_381, 65_521, 131_071]);
-    let interfaces = prop::collection::btree_set("[a-zA-Z0-9@_-]{1,15}", 1..5);
-    let paths = ("/[a-z/]{0,40}[a-z]", "/[a-z/.]{0,90}[a-z]");
-    let sources = (1..=4usize, 1..=4usize);
     (
-        name(),
-        attach,
-        limits,
+        1024..=67_108_864u32,
+        1024..=16_777_216u32,
+        10..=1000u32,
+        50..=10_000u32,
         size,
-        interfaces,
-        paths,
-        sources,
-        1..=u16::MAX,
     )
         .prop_map(
-            |(
-                name,
-                attach,
-                (flows, services, endpoints),
+            |(flows, nat_flows, services, endpoints, table_size)| Limits {
+                flows,
+                nat_flows,
+                services,
+                endpoints,
                 table_size,
-                interfaces,
-                paths,
-                nat,
-                port,
-            )| {
-                Edge {
-                    name,
-                    interfaces: interfaces.into_iter().collect(),
-                    attach,
-                    pin_dir: PathBuf::from(paths.0),
-                    socket: PathBuf::from(paths.1),
-                    metrics: ([127, 0, 0, 1], port).into(),
-                    tunnel: TunnelSources {
-                        v4: Some([198, 51, 100, 1].into()),
-                        v6: Some([0x2001, 0xdb8, 1, 0, 0, 0, 0, 1].into()),
-                    },
-                    nat: NatSources {
-                        v4: (0..nat.0)
-                            .map(|i| [198, 51, 100, 2 + i as u8].into())
-                            .collect(),
-                        v6: (0..nat.1)
-                            .map(|i| [0x2001, 0xdb8, 1, 0, 0, 0, 0, 2 + i as u16].into())
-                            .collect(),
-                    },
-                    limits: Limits {
-                        flows,
-                        services,
-                        endpoints,
-                        table_size,
-                    },
-                }
             },
         )
+}
+
+fn nat() -> impl Strategy<Value = NatSources> {
+    (1..=4u8, 1..=4u16).prop_map(|(v4, v6)| NatSources {
+        v4: (2..2 + v4).map(|i| [198, 51, 100, i].into()).collect(),
+        v6: (2..2 + v6)
+            .map(|i| [0x2001, 0xdb8, 1, 0, 0, 0, 0, i].into())
+            .collect(),
+    })
+}
+
+fn edge() -> impl Strategy<Value = Edge> {
+    let attach = prop::sample::select(vec![Attach::Auto, Attach::Driver, Attach::Generic]);
+    let interfaces = prop::collection::btree_set("[a-zA-Z0-9@_-]{1,15}", 1..5);
+    let paths = ("/[a-z/]{0,40}[a-z]", "/[a-z/.]{0,90}[a-z]");
+    let icmp = (any::<bool>(), 1..=1_000_000u32);
+    let host = (name(), attach, interfaces, paths, 1..=u16::MAX);
+    let path = (duration(1000..=86_400_000), deny(), tunnel(), nat(), icmp);
+    (host, path, limits()).prop_map(|(host, path, limits)| {
+        let (name, attach, interfaces, paths, port) = host;
+        let (hold, deny, tunnel, nat, (echo, rate)) = path;
+        Edge {
+            name,
+            interfaces: interfaces.into_iter().collect(),
+            attach,
+            pin_dir: PathBuf::from(paths.0),
+            socket: PathBuf::from(paths.1),
+            metrics: ([127, 0, 0, 1], port).into(),
+            hold,
+            deny,
+            tunnel,
+            nat,
+            icmp: IcmpPolicy { echo, rate },
+            limits,
+        }
+    })
 }
 
 /// Any configuration that is valid.
@@ -183,122 +316,4 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
             }
         },
     )
-}
-
-/// Writes a configuration as a file that says everything.
-pub(super) fn written(config: &Config) -> String {
-    let Edge {
-        tunnel,
-        nat,
-        limits,
-        ..
-    } = &config.edge;
-    let list = |items: Vec<String>| format!("[{}]", items.join(", "));
-    let text = |text: &str| toml::Value::from(text).to_string();
-    let names = config
-        .edge
-        .interfaces
-        .iter()
-        .map(|name| text(name))
-        .collect();
-    let sources4 = nat
-        .v4
-        .iter()
-        .map(|source| text(&source.to_string()))
-        .collect();
-    let sources6 = nat
-        .v6
-        .iter()
-        .map(|source| text(&source.to_string()))
-        .collect();
-    let mut out = format!(
-        "[edge]\nname = {}\ninterfaces = {}\nattach = {}\npin_dir = {}\nsocket = {}\n\
-         metrics = \"{}\"\n[edge.tunnel]\nsource4 = \"{}\"\nsource6 = \"{}\"\n\
-         [edge.nat]\nsource4 = {}\nsource6 = {}\n\
-         [edge.limits]\nflows = {}\nservices = {}\nendpoints = {}\ntable_size = {}\n\
-         [health]\nconcurrency = {}\n",
-        text(&config.edge.name),
-        list(names),
-        text(&format!("{:?}", config.edge.attach).to_lowercase()),
-        text(config.edge.pin_dir.to_str().unwrap()),
-        text(config.edge.socket.to_str().unwrap()),
-        config.edge.metrics,
-        tunnel.v4.unwrap(),
-        tunnel.v6.unwrap(),
-        list(sources4),
-        list(sources6),
-        limits.flows,
-        limits.services,
-        limits.endpoints,
-        limits.table_size,
-        config.probe_concurrency,
-    );
-    for Site { name, weight } in &config.model.sites {
-        writeln!(out, "[[site]]\nname = {}\nweight = {weight}", text(name)).unwrap();
-    }
-    for service in &config.model.services {
-        out += &written_service(service);
-    }
-    out
-}
-
-fn written_service(service: &Service) -> String {
-    let text = |text: &str| toml::Value::from(text).to_string();
-    let health = &service.health;
-    let mut out = format!(
-        "[[service]]\nname = \"{}\"\nvip = \"{}\"\nport = {}\nprotocol = \"{}\"\nmode = \"{}\"\n\
-         [service.health]\ninterval = \"{}\"\nfast_interval = \"{}\"\ntimeout = \"{}\"\n\
-         rise = {}\nfall = {}\njitter = {}\n",
-        service.name,
-        service.vip,
-        service.port,
-        format!("{:?}", service.protocol).to_lowercase(),
-        format!("{:?}", service.mode).to_lowercase(),
-        humantime::format_duration(health.interval),
-        humantime::format_duration(health.fast_interval),
-        humantime::format_duration(health.timeout),
-        health.rise,
-        health.fall,
-        health.jitter_percent,
-    );
-    let port = match &health.probe {
-        ProbeSpec::Tcp { port } => {
-            out += "type = \"tcp\"\n";
-            port
-        }
-        ProbeSpec::Http {
-            port,
-            host,
-            path,
-            status,
-            body,
-        } => {
-            let (low, high) = (status.start(), status.end());
-            out += &format!(
-                "type = \"http\"\nhost = {}\npath = {}\nstatus = \"{low}-{high}\"\n",
-                text(host),
-                text(path)
-            );
-            if let Some(body) = body {
-                writeln!(out, "body = {}", text(body)).unwrap();
-            }
-            port
-        }
-    };
-    if let Some(port) = port {
-        writeln!(out, "port = {port}").unwrap();
-    }
-    for endpoint in &service.endpoints {
-        writeln!(
-            out,
-            "[[service.endpoint]]\nname = \"{}\"\nsite = {}\naddress = \"{}\"\nport = {}\nweight = {}",
-            endpoint.name,
-            text(&endpoint.site),
-            endpoint.address,
-            endpoint.port,
-            endpoint.weight
-        )
-        .unwrap();
-    }
-    out
 }

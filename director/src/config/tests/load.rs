@@ -2,16 +2,19 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use director_core::model::{HealthPolicy, Mode, ProbeSpec, Protocol};
+use director_core::model::{
+    Affinity, Encapsulation, HealthPolicy, Mode, OnDeath, ProbeSpec, Protocol, Steering, Track,
+};
 
 use super::{
-    super::{Attach, Limits, load},
-    BASE, loaded, parse, refused,
+    super::{Attach, IcmpPolicy, Limits, Prefix, TunnelSources, load},
+    BASE, FULL, loaded, parse, refused,
 };
 
 #[test]
 fn the_base_loads_without_warnings() {
     assert_eq!(loaded(BASE).warnings, []);
+    assert_eq!(loaded(FULL).warnings, []);
 }
 
 #[test]
@@ -30,6 +33,8 @@ fn the_example_loads_without_warnings() {
         ("web", Mode::Tunnel, Protocol::Tcp, 5),
         ("web6", Mode::Tunnel, Protocol::Tcp, 3),
         ("dns", Mode::Nat, Protocol::Udp, 2),
+        ("web3", Mode::L2, Protocol::Udp, 2),
+        ("login", Mode::Proxy, Protocol::Tcp, 0),
     ];
     assert_eq!(services.collect::<Vec<_>>(), expected);
 }
@@ -46,7 +51,7 @@ fn the_example_shows_the_defaults() {
             .is_some_and(|(key, _)| !key.contains(' ') && key != "port")
     };
     let commented = text.lines().filter(is_default).count();
-    assert_eq!(commented, 15, "keys whose default the example shows");
+    assert_eq!(commented, 27, "keys whose default the example shows");
     let lines = text.lines().map(|line| match is_default(&line) {
         true => line.trim_start_matches("# "),
         false => line,
@@ -77,11 +82,27 @@ fn defaults_are_those_of_the_manual() {
     assert_eq!(edge.metrics, "127.0.0.1:9600".parse().unwrap());
     let limits = Limits {
         flows: 1_048_576,
+        nat_flows: 262_144,
         services: 64,
         endpoints: 1024,
         table_size: 16_381,
     };
     assert_eq!(edge.limits, limits);
+    assert_eq!(edge.hold, Duration::from_hours(1));
+    assert_eq!(edge.deny, []);
+    let tunnel = TunnelSources {
+        v4: None,
+        v6: Some("2001:db8::1".parse().unwrap()),
+        prefix4: 32,
+        prefix6: 128,
+        gue_port: 6080,
+    };
+    assert_eq!(edge.tunnel, tunnel);
+    let icmp = IcmpPolicy {
+        echo: true,
+        rate: 1000,
+    };
+    assert_eq!(edge.icmp, icmp);
     assert_eq!(config.model.sites[0].weight, 1);
     let service = &config.model.services[0];
     let policy = HealthPolicy {
@@ -94,8 +115,62 @@ fn defaults_are_those_of_the_manual() {
         jitter_percent: 10,
     };
     assert_eq!(service.health, policy);
+    let steering = Steering {
+        encapsulation: Encapsulation::Ip,
+        track: Track::Auto,
+        affinity: Affinity::Flow,
+        on_death: OnDeath::Resteer,
+        mss: None,
+        connection_rate: None,
+        syn_cookies: false,
+        idle_timeout: Duration::from_secs(60),
+    };
+    assert_eq!(service.steering, steering);
+    assert_eq!(service.endpoints[0].server_id, None);
     assert_eq!(service.endpoints[0].port, 443);
     assert_eq!(service.endpoints[0].weight, 1);
+}
+
+#[test]
+fn what_the_packet_path_is_told_arrives() {
+    let config = loaded(FULL).config;
+    let edge = config.edge;
+    assert_eq!(edge.hold, Duration::from_mins(30));
+    let denied = edge.deny.iter().map(Prefix::to_string);
+    let expected = ["192.0.2.0/24", "2001:db8:bad::/48", "203.0.113.200/32"];
+    assert_eq!(denied.collect::<Vec<_>>(), expected);
+    let tunnel = TunnelSources {
+        v4: Some([198, 51, 100, 64].into()),
+        v6: Some("2001:db8:1::".parse().unwrap()),
+        prefix4: 26,
+        prefix6: 64,
+        gue_port: 6081,
+    };
+    assert_eq!(edge.tunnel, tunnel);
+    assert_eq!((edge.icmp.echo, edge.icmp.rate), (false, 100));
+    assert_eq!(edge.limits.nat_flows, 65_536);
+
+    let [web, quic, shop] = &config.model.services[..] else {
+        panic!("{:?}", config.model);
+    };
+    let steering = Steering {
+        encapsulation: Encapsulation::Gue,
+        track: Track::Always,
+        affinity: Affinity::Source,
+        on_death: OnDeath::Reset,
+        mss: Some(1400),
+        connection_rate: Some(100),
+        ..Steering::default()
+    };
+    assert_eq!((web.port, &web.steering), (0, &steering));
+    assert_eq!(web.endpoints[0].port, 0);
+    assert_eq!(quic.mode, Mode::L2);
+    assert_eq!(quic.steering.affinity, Affinity::Quic);
+    assert_eq!(quic.steering.idle_timeout, Duration::from_mins(5));
+    let ids = quic.endpoints.iter().map(|endpoint| endpoint.server_id);
+    assert_eq!(ids.collect::<Vec<_>>(), [Some(1), Some(2)]);
+    assert_eq!((shop.mode, shop.steering.syn_cookies), (Mode::Proxy, true));
+    assert_eq!(shop.endpoints, []);
 }
 
 #[test]

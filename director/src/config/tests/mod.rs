@@ -5,15 +5,20 @@
 )]
 
 mod cases;
+mod deny;
 mod fuzz;
 mod generate;
 mod load;
 mod relations;
+mod written;
 
 use super::{ConfigErrors, Loaded, Problem, parse};
 
 /// A valid file without warnings, which tests change.
 const BASE: &str = include_str!("cases/base.toml");
+
+/// The same with what the packet path can be told.
+const FULL: &str = include_str!("cases/full.toml");
 
 #[track_caller]
 fn loaded(text: &str) -> Loaded {

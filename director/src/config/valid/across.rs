@@ -6,12 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use director_core::model::{Mode, Protocol};
+use director_core::model::Mode;
 
 use super::{
+    addresses::{self, Addresses},
     edge::EdgeDraft,
     limits,
     service::{EndpointDraft, ServiceDraft, SiteDraft},
+    steering,
 };
 use crate::config::{
     place::{Located, Place},
@@ -40,10 +42,11 @@ pub(super) fn check(
     );
     let addresses = Addresses::of(edge, services);
     addresses.sources(report, edge);
-    vips(report, &addresses, services);
+    addresses::vips(report, &addresses, services);
     for service in services {
-        sources(report, edge, service);
+        mode(report, edge, service);
         endpoints(report, &addresses, service);
+        steering::check(report, service);
     }
     if let Some(sites) = sites {
         site_references(report, sites, services);
@@ -83,115 +86,107 @@ fn names<'d>(
     }
 }
 
-/// Who uses which address already.
-struct Addresses<'d> {
-    /// Source address to where it stands and the mode that it is for.
-    sources: HashMap<IpAddr, (&'d Place, Mode)>,
-    /// VIP to where it stands first.
-    vips: HashMap<IpAddr, &'d Place>,
-}
-
-impl<'d> Addresses<'d> {
-    fn of(edge: &'d EdgeDraft, services: &'d [ServiceDraft<'_>]) -> Self {
-        let tunnel = edge
-            .tunnel
-            .iter()
-            .map(|(ip, place)| (ip, (place, Mode::Tunnel)));
-        let nat = edge.nat.iter().map(|(ip, place)| (ip, (place, Mode::Nat)));
-        let mut vips = HashMap::new();
-        for vip in services.iter().filter_map(|service| service.vip.as_ref()) {
-            vips.entry(vip.value).or_insert(&vip.place);
+/// A service's ports and addresses against its mode.
+fn mode(report: &mut Report<'_>, edge: &EdgeDraft, service: &ServiceDraft<'_>) {
+    let Some(mode) = &service.mode else { return };
+    match mode.value {
+        Mode::Tunnel => {
+            same_ports(report, service, "a tunnel");
+            tunnel_sources(report, edge, service, mode);
         }
-        Self {
-            sources: nat.chain(tunnel).collect(),
-            vips,
+        Mode::L2 => {
+            same_ports(report, service, "l2 mode");
+            same_family(report, service);
         }
-    }
-
-    /// NAT sources take every packet that is sent to them: the host's own
-    /// address, from which tunnels start, cannot be one.
-    fn sources(&self, report: &mut Report<'_>, edge: &EdgeDraft) {
-        for (ip, place) in edge.nat.iter() {
-            if let Some(&(tunnel, Mode::Tunnel)) = self.sources.get(&ip) {
-                let line = report.line(tunnel);
+        Mode::Nat => {
+            same_family(report, service);
+            if let Some(port) = service.port.as_ref().filter(|port| port.value == 0) {
                 report.error(
-                    place,
-                    format!("{ip} is the tunnel source too, on line {line}"),
-                    "give NAT a source address that is used for nothing else",
+                    &port.place,
+                    "is 0, every port, and nat mode sends packets to one port of an endpoint",
+                    "give one port, or use mode = \"tunnel\" or \"l2\"",
+                );
+            }
+            if let Some(vip) = service.vip.as_ref().filter(|vip| edge.nat.lacks(vip.value)) {
+                let family = if vip.value.is_ipv4() { 4 } else { 6 };
+                report.error(
+                    &mode.place,
+                    format!("nat mode over IPv{family} needs a source address of the edge"),
+                    format!("add source{family} under [edge.nat]"),
                 );
             }
         }
+        Mode::Proxy => {}
     }
 }
 
-fn source_of(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Tunnel => "the tunnel source of this edge",
-        _ => "a NAT source of this edge",
-    }
-}
-
-/// What clients connect to: each once, and nothing of the edge's own.
-fn vips(report: &mut Report<'_>, addresses: &Addresses<'_>, services: &[ServiceDraft<'_>]) {
-    let mut first: HashMap<(IpAddr, u16, Protocol), &ServiceDraft<'_>> = HashMap::new();
-    for service in services {
-        let Some(vip) = &service.vip else { continue };
-        let ip = vip.value;
-        if let Some(&(source, mode)) = addresses.sources.get(&ip) {
-            let line = report.line(source);
-            report.error(
-                &vip.place,
-                format!("{ip} is {} too, on line {line}", source_of(mode)),
-                "use an address for the vip that is used for nothing else",
-            );
-        }
-        let (Some(port), Some(protocol)) = (&service.port, &service.protocol) else {
+/// A tunnel starts from a source of the family of the endpoint it leads to,
+/// whatever the family of the packets in it.
+fn tunnel_sources(
+    report: &mut Report<'_>,
+    edge: &EdgeDraft,
+    service: &ServiceDraft<'_>,
+    mode: &Located<Mode>,
+) {
+    for family in [4, 6] {
+        let mut addresses = service.endpoints.iter().flatten();
+        let first = addresses.find_map(|endpoint| {
+            let address = endpoint.address.as_ref()?;
+            (address.value.is_ipv4() == (family == 4)).then_some(address)
+        });
+        let Some(address) = first.filter(|address| edge.tunnel.lacks(address.value)) else {
             continue;
         };
-        let key = (ip, port.value, protocol.value);
-        if let Some(other) = first.get(&key) {
-            let name = other.name.as_ref();
-            let name = name.map_or_else(|| "another".to_owned(), |name| quoted(&name.value));
-            let line = report.line(&other.place);
-            let protocol = match protocol.value {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            };
-            report.error(
-                &vip.place,
-                format!(
-                    "{ip} port {}/{protocol} belongs to service {name} already, on line {line}",
-                    port.value
-                ),
-                "change the vip, the port or the protocol of one of them",
-            );
-        } else {
-            first.insert(key, service);
-        }
-    }
-}
-
-/// The edge must have a source address for the family of a service.
-fn sources(report: &mut Report<'_>, edge: &EdgeDraft, service: &ServiceDraft<'_>) {
-    let (Some(vip), Some(mode)) = (&service.vip, &service.mode) else {
-        return;
-    };
-    let (sources, name, table) = match mode.value {
-        Mode::Tunnel => (&edge.tunnel, "tunnel", "[edge.tunnel]"),
-        Mode::Nat => (&edge.nat, "nat", "[edge.nat]"),
-        Mode::L2 | Mode::Proxy => return,
-    };
-    if sources.lacks(vip.value) {
-        let family = if vip.value.is_ipv4() { 4 } else { 6 };
+        // A family that is not the vip's may be a slip, so it is pointed at.
+        let is_other = |vip: &Located<IpAddr>| vip.value.is_ipv4() != (family == 4);
+        let to = match service.vip.as_ref().is_some_and(is_other) {
+            true => format!(", to the endpoint on line {},", report.line(&address.place)),
+            false => String::new(),
+        };
         report.error(
             &mode.place,
-            format!("{name} mode over IPv{family} needs a source address of the edge"),
-            format!("add source{family} under {table}"),
+            format!("tunnel mode over IPv{family}{to} needs a source address of the edge"),
+            format!("add source{family} under [edge.tunnel]"),
         );
     }
 }
 
-/// Endpoints of a service: apart from each other, and reachable as it is.
+fn same_ports(report: &mut Report<'_>, service: &ServiceDraft<'_>, what: &str) {
+    let Some(own) = &service.port else { return };
+    let help = match own.value {
+        0 => "remove the endpoint's port",
+        _ => "remove the endpoint's port, or use mode = \"nat\"",
+    };
+    let endpoints = service.endpoints.iter().flatten();
+    for port in endpoints.filter_map(|endpoint| endpoint.port.as_ref()) {
+        if port.value != own.value {
+            let (is, has) = (port.value, own.value);
+            let message = format!("is {is} where the service has {has}: {what} changes no port");
+            report.error(&port.place, message, help);
+        }
+    }
+}
+
+fn same_family(report: &mut Report<'_>, service: &ServiceDraft<'_>) {
+    let Some(vip) = &service.vip else { return };
+    for endpoint in service.endpoints.iter().flatten() {
+        let Some(address) = &endpoint.address else {
+            continue;
+        };
+        if vip.value.is_ipv4() == address.value.is_ipv4() {
+            continue;
+        }
+        let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        let (own, other) = (family(address.value), family(vip.value));
+        report.error(
+            &address.place,
+            format!("{} is {own} where the vip is {other}", address.value),
+            format!("give the endpoint's {other} address, or use mode = \"tunnel\""),
+        );
+    }
+}
+
+/// Endpoints of a service: apart from each other, and from the edge.
 fn endpoints(report: &mut Report<'_>, addresses: &Addresses<'_>, service: &ServiceDraft<'_>) {
     let endpoints = service.endpoints.as_deref().unwrap_or_default();
     names(
@@ -201,36 +196,10 @@ fn endpoints(report: &mut Report<'_>, addresses: &Addresses<'_>, service: &Servi
     );
     let mut first: HashMap<(IpAddr, u16), &Place> = HashMap::new();
     for endpoint in endpoints {
-        if let (Some(Mode::Tunnel), Some(own), Some(port)) = (
-            service.mode.as_ref().map(|mode| mode.value),
-            &service.port,
-            &endpoint.port,
-        ) && own.value != port.value
-        {
-            report.error(
-                &port.place,
-                format!(
-                    "is {} where the service has {}: a tunnel changes no port",
-                    port.value, own.value
-                ),
-                "remove the endpoint's port, or use mode = \"nat\"",
-            );
-        }
         let Some(address) = &endpoint.address else {
             continue;
         };
         addresses.of_endpoint(report, address);
-        if let Some(vip) = &service.vip
-            && vip.value.is_ipv4() != address.value.is_ipv4()
-        {
-            let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-            let (own, other) = (family(address.value), family(vip.value));
-            report.error(
-                &address.place,
-                format!("{} is {own} where the vip is {other}", address.value),
-                format!("give the endpoint's {other} address, or make a service for each family"),
-            );
-        }
         let Some(port) = &endpoint.port else { continue };
         if let Some(first) = first.get(&(address.value, port.value)) {
             let line = report.line(first);
@@ -244,24 +213,6 @@ fn endpoints(report: &mut Report<'_>, addresses: &Addresses<'_>, service: &Servi
             );
         } else {
             first.insert((address.value, port.value), &address.place);
-        }
-    }
-}
-
-impl Addresses<'_> {
-    /// An endpoint at an address of the edge would get its packets from itself.
-    fn of_endpoint(&self, report: &mut Report<'_>, address: &Located<IpAddr>) {
-        let ip = address.value;
-        let found = self.vips.get(&ip).map(|&place| (place, "a vip"));
-        let source = self.sources.get(&ip);
-        let found = found.or_else(|| source.map(|&(place, mode)| (place, source_of(mode))));
-        if let Some((other, what)) = found {
-            let line = report.line(other);
-            report.error(
-                &address.place,
-                format!("{ip} is {what} too, on line {line}: packets would go in circles"),
-                "give the address that the server alone has",
-            );
         }
     }
 }

@@ -1,15 +1,21 @@
 //! The edge host itself: `[edge]` and its tables.
 
 use std::{
-    collections::HashSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use super::value::{self, Family, Role};
+use super::{
+    deny,
+    limits::{self, LimitsDraft},
+    sources::{self, NatDraft, TunnelDraft},
+    value,
+};
 use crate::config::{
-    Attach, Edge, Limits, NatSources, TunnelSources,
+    Attach, Edge, IcmpPolicy, Prefix,
     place::{Fault, Given, Located, Place, key},
     raw,
     report::Report,
@@ -23,8 +29,7 @@ const SOCKET_PATH_LIMIT: usize = 107;
 /// Longest interface name, in bytes: `IFNAMSIZ` without its final NUL.
 const INTERFACE_LIMIT: usize = 15;
 
-/// NAT source addresses per family.
-const NAT_SOURCES: usize = 4;
+const HOLD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 
 /// What could be read of `[edge]`; `None` stands for what is wrong there.
 #[derive(Debug, Default)]
@@ -35,54 +40,16 @@ pub(super) struct EdgeDraft {
     pub(super) pin_dir: Option<Located<PathBuf>>,
     pub(super) socket: Option<Located<PathBuf>>,
     pub(super) metrics: Option<Located<SocketAddr>>,
-    pub(super) tunnel: SourcesDraft,
-    pub(super) nat: SourcesDraft,
+    hold: Option<Located<Duration>>,
+    deny: Option<Vec<Prefix>>,
+    pub(super) tunnel: TunnelDraft,
+    pub(super) nat: NatDraft,
+    icmp: Option<IcmpPolicy>,
     pub(super) limits: Option<LimitsDraft>,
-}
-
-/// Source addresses of one mode. An empty list: none is configured.
-#[derive(Debug, Default)]
-pub(super) struct SourcesDraft {
-    pub(super) v4: Option<Vec<Located<Ipv4Addr>>>,
-    pub(super) v6: Option<Vec<Located<Ipv6Addr>>>,
-}
-
-impl SourcesDraft {
-    fn none() -> Self {
-        Self {
-            v4: Some(Vec::new()),
-            v6: Some(Vec::new()),
-        }
-    }
-
-    /// Every address that could be read.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, &Place)> {
-        let v4 = self.v4.iter().flatten();
-        let v6 = self.v6.iter().flatten();
-        v4.map(|source| (source.value.into(), &source.place))
-            .chain(v6.map(|source| (source.value.into(), &source.place)))
-    }
-
-    /// Whether the family of this address is known to have no source.
-    pub(super) fn lacks(&self, family: IpAddr) -> bool {
-        match family {
-            IpAddr::V4(_) => self.v4.as_ref().is_some_and(Vec::is_empty),
-            IpAddr::V6(_) => self.v6.as_ref().is_some_and(Vec::is_empty),
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct LimitsDraft {
-    pub(super) flows: Option<Located<u32>>,
-    pub(super) services: Option<Located<u32>>,
-    pub(super) endpoints: Option<Located<u32>>,
-    pub(super) table_size: Option<Located<u32>>,
 }
 
 impl EdgeDraft {
     pub(super) fn finish(self) -> Option<Edge> {
-        let limits = self.limits?;
         Some(Edge {
             name: self.name?.value.to_string(),
             interfaces: self.interfaces?,
@@ -90,29 +57,23 @@ impl EdgeDraft {
             pin_dir: self.pin_dir?.value,
             socket: self.socket?.value,
             metrics: self.metrics?.value,
-            tunnel: TunnelSources {
-                v4: values(self.tunnel.v4?).first().copied(),
-                v6: values(self.tunnel.v6?).first().copied(),
-            },
-            nat: NatSources {
-                v4: values(self.nat.v4?),
-                v6: values(self.nat.v6?),
-            },
-            limits: Limits {
-                flows: limits.flows?.value,
-                services: limits.services?.value,
-                endpoints: limits.endpoints?.value,
-                table_size: limits.table_size?.value,
-            },
+            hold: self.hold?.value,
+            deny: self.deny?,
+            tunnel: self.tunnel.finish()?,
+            nat: self.nat.finish()?,
+            icmp: self.icmp?,
+            limits: self.limits?.finish()?,
         })
     }
 }
 
-fn values<T>(located: Vec<Located<T>>) -> Vec<T> {
-    located.into_iter().map(|it| it.value).collect()
-}
-
-pub(super) fn edge(report: &mut Report<'_>, root: &Place, raw: &raw::Root) -> EdgeDraft {
+/// `[edge]` and its tables. Files are looked for in `directory`.
+pub(super) fn edge(
+    report: &mut Report<'_>,
+    root: &Place,
+    raw: &raw::Root,
+    directory: &Path,
+) -> EdgeDraft {
     let Located { value: raw, place } = match report.table(root, "edge", &raw.edge) {
         Given::Value(located) => located,
         Given::Refused => return EdgeDraft::default(),
@@ -132,6 +93,7 @@ pub(super) fn edge(report: &mut Report<'_>, root: &Place, raw: &raw::Root) -> Ed
     let pin_dir = key("pin_dir", r#""/sys/fs/bpf/director""#);
     let socket = key("socket", r#""/run/director/director.sock""#);
     let metrics = key("metrics", r#""127.0.0.1:9600""#);
+    let hold = value::duration(HOLD);
     let default_metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, 9600));
     EdgeDraft {
         name: report.require(&place, key("name", r#""edge1""#), &raw.name, |text| {
@@ -148,9 +110,14 @@ pub(super) fn edge(report: &mut Report<'_>, root: &Place, raw: &raw::Root) -> Ed
         metrics: report
             .read(&place, metrics, &raw.metrics, |text| metrics_of(text))
             .or(&place, default_metrics),
-        tunnel: tunnel(report, &place, raw),
-        nat: nat(report, &place, raw),
-        limits: limits(report, &place, raw),
+        hold: report
+            .read(&place, key("hold", r#""1h""#), &raw.hold, hold)
+            .or(&place, Duration::from_hours(1)),
+        deny: deny::deny(report, &place, raw, directory),
+        tunnel: sources::tunnel(report, &place, raw),
+        nat: sources::nat(report, &place, raw),
+        icmp: icmp(report, &place, raw),
+        limits: limits::limits(report, &place, raw),
     }
 }
 
@@ -163,7 +130,7 @@ fn interfaces(report: &mut Report<'_>, edge: &Place, raw: &raw::Edge) -> Option<
         Ok(list)
     })?;
     let located = report.items(&list, key, interface);
-    unique(report, &located, |name| quoted(name));
+    report.unique(&located, |name| quoted(name));
     (located.len() == list.value.len())
         .then(|| located.into_iter().map(|name| name.value).collect())
 }
@@ -246,109 +213,23 @@ fn metrics_of(text: &str) -> Result<SocketAddr, Fault> {
     Ok(address)
 }
 
-fn tunnel(report: &mut Report<'_>, edge: &Place, raw: &raw::Edge) -> SourcesDraft {
-    let Located { value: raw, place } = match report.table(edge, "tunnel", &raw.tunnel) {
-        Given::Value(located) => located,
-        Given::Refused => return SourcesDraft::default(),
-        Given::Absent => return SourcesDraft::none(),
-    };
-    let v4 = value::address::<Ipv4Addr>(Role::Source);
-    let v6 = value::address::<Ipv6Addr>(Role::Source);
-    let key4 = key("source4", Ipv4Addr::EXAMPLE);
-    let key6 = key("source6", Ipv6Addr::EXAMPLE);
-    SourcesDraft {
-        v4: report
-            .read(&place, key4, &raw.source4, |text| v4(text))
-            .into_list(),
-        v6: report
-            .read(&place, key6, &raw.source6, |text| v6(text))
-            .into_list(),
-    }
-}
-
-fn nat(report: &mut Report<'_>, edge: &Place, raw: &raw::Edge) -> SourcesDraft {
-    match report.table(edge, "nat", &raw.nat) {
-        Given::Refused => SourcesDraft::default(),
-        Given::Absent => SourcesDraft::none(),
-        Given::Value(Located { value: raw, place }) => SourcesDraft {
-            v4: nat_sources(report, &place, "source4", &raw.source4),
-            v6: nat_sources(report, &place, "source6", &raw.source6),
-        },
-    }
-}
-
-fn nat_sources<A>(
-    report: &mut Report<'_>,
-    nat: &Place,
-    name: &'static str,
-    raw: &raw::Texts,
-) -> Option<Vec<Located<A>>>
-where
-    A: Copy + Eq + std::hash::Hash + std::str::FromStr + std::fmt::Display + Into<IpAddr> + Family,
-{
-    let key = key(name, A::LIST_EXAMPLE);
-    let list = match report.read(nat, key, raw, Ok) {
-        Given::Value(list) => list,
-        Given::Refused => return None,
-        Given::Absent => return Some(Vec::new()),
-    };
-    let located = report.items(&list, key, value::address::<A>(Role::Source));
-    unique(report, &located, A::to_string);
-    if let Some(extra) = list.value.get(NAT_SOURCES) {
-        report.error(
-            &list.place.index(NAT_SOURCES, extra.span.start),
-            format!("is one too many: there can be {NAT_SOURCES} source addresses per family"),
-            "remove it, and those after it",
-        );
-    }
-    (located.len() == list.value.len()).then_some(located)
-}
-
-/// Reports every value of a list that was there before.
-fn unique<T: Eq + std::hash::Hash>(
-    report: &mut Report<'_>,
-    list: &[Located<T>],
-    shown: impl Fn(&T) -> String,
-) {
-    let mut seen = HashSet::new();
-    for Located { value, place } in list {
-        if !seen.insert(value) {
-            let message = format!("{} is in the list already", shown(value));
-            report.error(place, message, "remove it here");
+fn icmp(report: &mut Report<'_>, edge: &Place, raw: &raw::Edge) -> Option<IcmpPolicy> {
+    let default = IcmpPolicy::default();
+    match report.table(edge, "icmp", &raw.icmp) {
+        Given::Absent => Some(default),
+        Given::Refused => None,
+        Given::Value(Located { value: raw, place }) => {
+            let echo = report.read(&place, key("echo", "true"), &raw.echo, |echo| Ok(*echo));
+            let rate = report.read(
+                &place,
+                key("rate", "1000"),
+                &raw.rate,
+                value::number(1..=1_000_000),
+            );
+            Some(IcmpPolicy {
+                echo: echo.value_or(default.echo)?,
+                rate: rate.value_or(default.rate)?,
+            })
         }
     }
-}
-
-fn limits(report: &mut Report<'_>, edge: &Place, raw: &raw::Edge) -> Option<LimitsDraft> {
-    let raw = match report.table(edge, "limits", &raw.limits) {
-        Given::Value(located) => located,
-        Given::Refused => return None,
-        Given::Absent => Located {
-            value: &raw::Limits::NONE,
-            place: edge.clone(),
-        },
-    };
-    let Located { value: raw, place } = raw;
-    let flows = value::number(1024..=67_108_864);
-    let services = value::number(1..=1000);
-    let endpoints = value::number(1..=10_000);
-    Some(LimitsDraft {
-        flows: report
-            .read(&place, key("flows", "1048576"), &raw.flows, flows)
-            .or(&place, 1_048_576),
-        services: report
-            .read(&place, key("services", "64"), &raw.services, services)
-            .or(&place, 64),
-        endpoints: report
-            .read(&place, key("endpoints", "1024"), &raw.endpoints, endpoints)
-            .or(&place, 1024),
-        table_size: report
-            .read(
-                &place,
-                key("table_size", "16381"),
-                &raw.table_size,
-                value::table_size,
-            )
-            .or(&place, 16_381),
-    })
 }

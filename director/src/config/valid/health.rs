@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use director_core::model::{HealthPolicy, ProbeSpec, Protocol};
+use director_core::model::{HealthPolicy, ProbeSpec};
 use hyper::{Uri, header::HeaderValue};
 
 use super::value;
@@ -196,28 +196,48 @@ enum ProbeType {
 const TYPE: Key = key("type", r#""http""#);
 const PORT: Key = key("port", "8080");
 
+/// What a service does not say by itself, and so must be said of its probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsaid {
+    Nothing,
+    Port,
+    TypeAndPort,
+}
+
+impl Unsaid {
+    fn why(self) -> &'static str {
+        match self {
+            Self::TypeAndPort => "is missing: UDP has no handshake to probe",
+            _ => "is missing: the service has every port, and none of them to probe",
+        }
+    }
+}
+
 /// The probe of a service, from its health table if it has one.
 pub(super) fn probe(
     report: &mut Report<'_>,
     service: &Place,
     health: Option<&Located<&raw::ServiceHealth>>,
-    protocol: Option<Protocol>,
+    unsaid: Unsaid,
 ) -> Option<ProbeSpec> {
     let Some(Located { value: raw, place }) = health else {
-        if protocol == Some(Protocol::Udp) {
+        if unsaid != Unsaid::Nothing {
             report.error(
                 &service.key("health", service.at),
-                "is missing: UDP has no handshake to probe",
+                unsaid.why(),
                 "add [service.health] with a type and a port that show whether the service works",
             );
         }
         return Some(ProbeSpec::Tcp { port: None });
     };
-    for (present, key) in [(raw.r#type.is_some(), TYPE), (raw.port.is_some(), PORT)] {
-        if protocol == Some(Protocol::Udp) && !present {
+    for (present, key, is_needed) in [
+        (raw.r#type.is_some(), TYPE, unsaid == Unsaid::TypeAndPort),
+        (raw.port.is_some(), PORT, unsaid != Unsaid::Nothing),
+    ] {
+        if is_needed && !present {
             report.error(
                 &place.key(key.name, place.at),
-                "is missing: UDP has no handshake to probe",
+                unsaid.why(),
                 format!(
                     "add {} = {}, or what else shows that the service works",
                     key.name, key.example

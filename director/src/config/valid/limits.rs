@@ -1,7 +1,77 @@
-//! What is configured against what the maps in the kernel are sized for.
+//! What the maps in the kernel are sized for, `[edge.limits]`, and what is
+//! configured against that.
 
-use super::{edge::EdgeDraft, service::ServiceDraft};
-use crate::config::{place::Located, report::Report};
+use super::{edge::EdgeDraft, service::ServiceDraft, value};
+use crate::config::{
+    Limits,
+    place::{Given, Located, Place, key},
+    raw,
+    report::Report,
+};
+
+#[derive(Debug)]
+pub(super) struct LimitsDraft {
+    flows: Option<u32>,
+    nat_flows: Option<u32>,
+    services: Option<Located<u32>>,
+    endpoints: Option<Located<u32>>,
+    table_size: Option<Located<u32>>,
+}
+
+impl LimitsDraft {
+    pub(super) fn finish(self) -> Option<Limits> {
+        Some(Limits {
+            flows: self.flows?,
+            nat_flows: self.nat_flows?,
+            services: self.services?.value,
+            endpoints: self.endpoints?.value,
+            table_size: self.table_size?.value,
+        })
+    }
+}
+
+pub(super) fn limits(
+    report: &mut Report<'_>,
+    edge: &Place,
+    raw: &raw::Edge,
+) -> Option<LimitsDraft> {
+    let raw = match report.table(edge, "limits", &raw.limits) {
+        Given::Value(located) => located,
+        Given::Refused => return None,
+        Given::Absent => Located {
+            value: &raw::Limits::NONE,
+            place: edge.clone(),
+        },
+    };
+    let Located { value: raw, place } = raw;
+    let flows = value::number(1024..=67_108_864);
+    let nat_flows = value::number(1024..=16_777_216);
+    let services = value::number(1..=1000);
+    let endpoints = value::number(1..=10_000);
+    let table_size = key("table_size", "16381");
+    Some(LimitsDraft {
+        flows: report
+            .read(&place, key("flows", "1048576"), &raw.flows, flows)
+            .value_or(1_048_576),
+        nat_flows: report
+            .read(
+                &place,
+                key("nat_flows", "262144"),
+                &raw.nat_flows,
+                nat_flows,
+            )
+            .value_or(262_144),
+        services: report
+            .read(&place, key("services", "64"), &raw.services, services)
+            .or(&place, 64),
+        endpoints: report
+            .read(&place, key("endpoints", "1024"), &raw.endpoints, endpoints)
+            .or(&place, 1024),
+        table_size: report
+            .read(&place, table_size, &raw.table_size, value::table_size)
+            .or(&place, 16_381),
+    })
+}
 
 /// Reports what is too many, and tables too small for their endpoints.
 pub(super) fn check(report: &mut Report<'_>, edge: &EdgeDraft, services: &[ServiceDraft<'_>]) {

@@ -2,10 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use director_core::model::{Endpoint, Mode, ProbeSpec, Protocol, Service, Site, Steering};
+use director_core::model::{Endpoint, Mode, ProbeSpec, Protocol, Service, Site};
 
 use super::{
-    health::{self, Timing},
+    health::{self, Timing, Unsaid},
+    steering::{self, SERVER_ID, SteeringDraft},
     value::{self, Role},
 };
 use crate::config::{
@@ -36,6 +37,7 @@ pub(super) struct ServiceDraft<'r> {
     pub(super) port: Option<Located<u16>>,
     pub(super) protocol: Option<Located<Protocol>>,
     pub(super) mode: Option<Located<Mode>>,
+    pub(super) steering: SteeringDraft,
     timing: Timing,
     probe: Option<ProbeSpec>,
     /// `None` when the list itself is wrong.
@@ -50,6 +52,7 @@ pub(super) struct EndpointDraft<'r> {
     pub(super) address: Option<Located<IpAddr>>,
     pub(super) port: Option<Located<u16>>,
     pub(super) weight: Option<u32>,
+    pub(super) server_id: Given<u32>,
 }
 
 impl SiteDraft<'_> {
@@ -70,7 +73,7 @@ impl ServiceDraft<'_> {
             port: self.port?.value,
             protocol: self.protocol?.value,
             mode: self.mode?.value,
-            steering: Steering::default(),
+            steering: self.steering.finish()?,
             health: self.timing.policy(self.probe?)?,
             endpoints: endpoints.collect::<Option<_>>()?,
         })
@@ -85,7 +88,7 @@ impl EndpointDraft<'_> {
             address: self.address?.value,
             port: self.port?.value,
             weight: self.weight?,
-            server_id: None,
+            server_id: self.server_id.into_option()?,
         })
     }
 }
@@ -144,7 +147,12 @@ fn service<'r>(
 ) -> ServiceDraft<'r> {
     let Located { value: raw, place } = located;
     let protocols = value::choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]);
-    let modes = value::choice(&[("tunnel", Mode::Tunnel), ("nat", Mode::Nat)]);
+    let modes = value::choice(&[
+        ("tunnel", Mode::Tunnel),
+        ("nat", Mode::Nat),
+        ("l2", Mode::L2),
+        ("proxy", Mode::Proxy),
+    ]);
     let vips = value::address(Role::Vip);
     let name = report.require(&place, key("name", r#""web""#), &raw.name, |text| {
         value::name(text)
@@ -152,24 +160,30 @@ fn service<'r>(
     let vip = report.require(&place, key("vip", r#""203.0.113.10""#), &raw.vip, |text| {
         vips(text)
     });
-    let port = report.require(&place, key("port", "80"), &raw.port, ports());
+    let port = report.require(&place, key("port", "80"), &raw.port, ports(0));
     let protocol = key("protocol", r#""tcp""#);
     let protocol = report.require(&place, protocol, &raw.protocol, protocols);
     let mode = report.require(&place, key("mode", r#""tunnel""#), &raw.mode, modes);
+    let steering = steering::steering(report, &place, raw);
 
-    let known_protocol = protocol.as_ref().map(|protocol| protocol.value);
-    let (timing, probe) = match report.table(&place, "health", &raw.health) {
-        Given::Absent => (
-            inherited.clone(),
-            health::probe(report, &place, None, known_protocol),
-        ),
-        Given::Refused => (Timing::default(), None),
-        Given::Value(own) => (
-            health::timing(report, &own.place, own.value.timing(), inherited),
-            health::probe(report, &place, Some(&own), known_protocol),
-        ),
+    let is_proxy = mode.as_ref().map(|mode| mode.value == Mode::Proxy);
+    let (timing, probe, endpoints) = if is_proxy == Some(true) {
+        only_this_host(report, &place, raw);
+        let probe = ProbeSpec::Tcp { port: None };
+        (inherited.clone(), Some(probe), Some(Vec::new()))
+    } else {
+        let unsaid = unsaid(protocol.as_ref(), mode.as_ref(), port.as_ref());
+        let (timing, probe) = probing(report, &place, raw, inherited, unsaid);
+        let endpoints = endpoints(report, &place, raw, port.as_ref());
+        if is_proxy == Some(false) && raw.endpoint.as_ref().is_none_or(is_empty) {
+            report.error(
+                &place,
+                "has no endpoint",
+                "add a [[service.endpoint]] with the keys name, site and address",
+            );
+        }
+        (timing, probe, endpoints)
     };
-    let endpoints = endpoints(report, &place, raw, port.as_ref());
     ServiceDraft {
         place,
         name,
@@ -177,14 +191,68 @@ fn service<'r>(
         port,
         protocol,
         mode,
+        steering,
         timing,
         probe,
         endpoints,
     }
 }
 
-fn ports() -> impl Fn(&i64) -> Result<u16, Fault> {
-    value::number(1..=u16::MAX)
+fn ports(first: u16) -> impl Fn(&i64) -> Result<u16, Fault> {
+    value::number(first..=u16::MAX)
+}
+
+/// Refuses what is for services that are served elsewhere.
+fn only_this_host(report: &mut Report<'_>, service: &Place, raw: &raw::Service) {
+    let why = "means nothing in proxy mode, where this host itself serves";
+    if let Some(health) = &raw.health {
+        let place = service.key("health", health.span.start);
+        report.error(&place, why, "remove [service.health]");
+    }
+    if let Some(endpoints) = &raw.endpoint {
+        let first = endpoints.value.as_ref().ok().and_then(|all| all.first());
+        let at = first.map_or(endpoints.span.start, |first| first.span.start);
+        let help = "remove every [[service.endpoint]], or use another mode";
+        report.error(&service.key("endpoint", at), why, help);
+    }
+}
+
+/// What must be said of the probe. Where the mode is not known, nothing may be.
+fn unsaid(
+    protocol: Option<&Located<Protocol>>,
+    mode: Option<&Located<Mode>>,
+    port: Option<&Located<u16>>,
+) -> Unsaid {
+    let (Some(protocol), Some(mode)) = (protocol, mode) else {
+        return Unsaid::Nothing;
+    };
+    let is_every_port = port.is_some_and(|port| port.value == 0);
+    match protocol.value {
+        Protocol::Udp => Unsaid::TypeAndPort,
+        // NAT mode cannot have every port, which is said elsewhere.
+        Protocol::Tcp if is_every_port && mode.value != Mode::Nat => Unsaid::Port,
+        Protocol::Tcp => Unsaid::Nothing,
+    }
+}
+
+fn probing(
+    report: &mut Report<'_>,
+    service: &Place,
+    raw: &raw::Service,
+    inherited: &Timing,
+    unsaid: Unsaid,
+) -> (Timing, Option<ProbeSpec>) {
+    match report.table(service, "health", &raw.health) {
+        Given::Absent => (
+            inherited.clone(),
+            health::probe(report, service, None, unsaid),
+        ),
+        Given::Refused => (Timing::default(), None),
+        Given::Value(own) => (
+            health::timing(report, &own.place, own.value.timing(), inherited),
+            health::probe(report, service, Some(&own), unsaid),
+        ),
+    }
 }
 
 fn endpoints<'r>(
@@ -196,13 +264,6 @@ fn endpoints<'r>(
     let tables = report.tables(service, "endpoint", &raw.endpoint, |endpoint| {
         endpoint.name.as_ref()
     })?;
-    if raw.endpoint.is_none() || raw.endpoint.as_ref().is_some_and(is_empty) {
-        report.error(
-            service,
-            "has no endpoint",
-            "add a [[service.endpoint]] with the keys name, site and address",
-        );
-    }
     let addresses = value::address(Role::Endpoint);
     let drafts = tables.into_iter().map(|Located { value: raw, place }| {
         let address = key("address", r#""198.51.100.11""#);
@@ -215,9 +276,10 @@ fn endpoints<'r>(
             }),
             address: report.require(&place, address, &raw.address, |text| addresses(text)),
             port: report
-                .read(&place, key("port", "80"), &raw.port, ports())
+                .read(&place, key("port", "80"), &raw.port, ports(1))
                 .or_inherited(service_port),
             weight: weight(report, &place, &raw.weight),
+            server_id: report.read(&place, SERVER_ID, &raw.server_id, steering::server_id()),
             place,
         }
     });

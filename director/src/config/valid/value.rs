@@ -123,18 +123,21 @@ where
 {
     move |text| {
         let address = text.parse::<A>().map_err(|_| not_an_address::<A>(text))?;
-        match unusable(address.into(), role) {
-            None => Ok(address),
-            Some(why) => Err(Fault::new(format!("{} is {why}", shown(text))).help(
-                match address.into() {
-                    IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-                        "write it as an IPv4 address".to_owned()
-                    }
-                    _ => role.use_another().to_owned(),
-                },
-            )),
-        }
+        usable(text, address.into(), role)?;
+        Ok(address)
     }
+}
+
+/// Refuses an address that packets cannot be sent to or from.
+pub(super) fn usable(text: &str, address: IpAddr, role: Role) -> Result<(), Fault> {
+    let Some(why) = unusable(address, role) else {
+        return Ok(());
+    };
+    let help = match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "write it as an IPv4 address",
+        _ => role.use_another(),
+    };
+    Err(Fault::new(format!("{} is {why}", shown(text))).help(help))
 }
 
 /// The words for a type of address.
@@ -163,7 +166,7 @@ impl Family for Ipv6Addr {
     const LIST_EXAMPLE: &'static str = "[\"2001:db8:1::2\"]";
 }
 
-fn not_an_address<A: Family>(text: &str) -> Fault {
+pub(super) fn not_an_address<A: Family>(text: &str) -> Fault {
     let help = if text.contains('/') {
         "write a single address, without a prefix length".to_owned()
     } else if text.parse::<std::net::SocketAddr>().is_ok() {

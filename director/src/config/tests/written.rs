@@ -1,0 +1,192 @@
+//! Configurations as files that say everything.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use director_core::model::{Mode, ProbeSpec, Protocol, Service, Site};
+
+use super::super::{Config, Edge, Prefix};
+
+/// A value in TOML.
+fn text(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn list(items: impl IntoIterator<Item: ToString>) -> String {
+    let items = items.into_iter().map(|item| text(&item.to_string()));
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+/// The variant of an enum, as its key has it.
+fn word(variant: impl std::fmt::Debug) -> String {
+    text(&format!("{variant:?}").to_lowercase())
+}
+
+/// A prefix, or the address alone where there is one.
+fn prefix(address: impl Into<IpAddr>, length: u8) -> String {
+    let prefix = Prefix::around(address.into(), length);
+    match prefix.is_single() {
+        true => text(&prefix.address.to_string()),
+        false => text(&prefix.to_string()),
+    }
+}
+
+/// Writes a configuration as a file that says everything.
+pub(super) fn written(config: &Config) -> String {
+    let mut out = edge(&config.edge);
+    writeln!(out, "[health]\nconcurrency = {}", config.probe_concurrency).unwrap();
+    for Site { name, weight } in &config.model.sites {
+        writeln!(out, "[[site]]\nname = {}\nweight = {weight}", text(name)).unwrap();
+    }
+    for service in &config.model.services {
+        out += &written_service(service);
+    }
+    out
+}
+
+fn edge(edge: &Edge) -> String {
+    let Edge {
+        name,
+        interfaces,
+        attach,
+        pin_dir,
+        socket,
+        metrics,
+        hold,
+        deny,
+        tunnel,
+        nat,
+        icmp,
+        limits,
+    } = edge;
+    format!(
+        "[edge]\nname = {}\ninterfaces = {}\nattach = {}\npin_dir = {}\nsocket = {}\n\
+         metrics = \"{metrics}\"\nhold = \"{}\"\ndeny = {}\n\
+         [edge.tunnel]\nsource4 = {}\nsource6 = {}\ngue_port = {}\n\
+         [edge.nat]\nsource4 = {}\nsource6 = {}\n\
+         [edge.icmp]\necho = {}\nrate = {}\n\
+         [edge.limits]\nflows = {}\nnat_flows = {}\nservices = {}\nendpoints = {}\n\
+         table_size = {}\n",
+        text(name),
+        list(interfaces),
+        word(attach),
+        text(pin_dir.to_str().unwrap()),
+        text(socket.to_str().unwrap()),
+        humantime::format_duration(*hold),
+        list(deny),
+        prefix(tunnel.v4.unwrap(), tunnel.prefix4),
+        prefix(tunnel.v6.unwrap(), tunnel.prefix6),
+        tunnel.gue_port,
+        list(&nat.v4),
+        list(&nat.v6),
+        icmp.echo,
+        icmp.rate,
+        limits.flows,
+        limits.nat_flows,
+        limits.services,
+        limits.endpoints,
+        limits.table_size,
+    )
+}
+
+fn written_service(service: &Service) -> String {
+    let mut out = format!(
+        "[[service]]\nname = \"{}\"\nvip = \"{}\"\nport = {}\nprotocol = {}\nmode = {}\n",
+        service.name,
+        service.vip,
+        service.port,
+        word(service.protocol),
+        word(service.mode),
+    );
+    out += &steering(service);
+    if service.mode != Mode::Proxy {
+        out += &health(service);
+    }
+    for endpoint in &service.endpoints {
+        write!(
+            out,
+            "[[service.endpoint]]\nname = \"{}\"\nsite = {}\naddress = \"{}\"\nweight = {}\n",
+            endpoint.name,
+            text(&endpoint.site),
+            endpoint.address,
+            endpoint.weight
+        )
+        .unwrap();
+        if endpoint.port != 0 {
+            writeln!(out, "port = {}", endpoint.port).unwrap();
+        }
+        if let Some(id) = endpoint.server_id {
+            writeln!(out, "server_id = {id}").unwrap();
+        }
+    }
+    out
+}
+
+/// Every key that the mode and the protocol allow.
+fn steering(service: &Service) -> String {
+    let steering = &service.steering;
+    let mut out = format!(
+        "affinity = {}\non_death = {}\nsyn_cookies = {}\n",
+        word(steering.affinity),
+        word(steering.on_death),
+        steering.syn_cookies
+    );
+    if service.mode == Mode::Tunnel {
+        writeln!(out, "encapsulation = {}", word(steering.encapsulation)).unwrap();
+    }
+    if matches!(service.mode, Mode::Tunnel | Mode::L2) {
+        writeln!(out, "track = {}", word(steering.track)).unwrap();
+    }
+    if let Some(mss) = steering.mss {
+        writeln!(out, "mss = {mss}").unwrap();
+    }
+    if let Some(rate) = steering.connection_rate {
+        writeln!(out, "connection_rate = {rate}").unwrap();
+    }
+    if service.protocol == Protocol::Udp {
+        let timeout = humantime::format_duration(steering.idle_timeout);
+        writeln!(out, "idle_timeout = \"{timeout}\"").unwrap();
+    }
+    out
+}
+
+fn health(service: &Service) -> String {
+    let health = &service.health;
+    let mut out = format!(
+        "[service.health]\ninterval = \"{}\"\nfast_interval = \"{}\"\ntimeout = \"{}\"\n\
+         rise = {}\nfall = {}\njitter = {}\n",
+        humantime::format_duration(health.interval),
+        humantime::format_duration(health.fast_interval),
+        humantime::format_duration(health.timeout),
+        health.rise,
+        health.fall,
+        health.jitter_percent,
+    );
+    let port = match &health.probe {
+        ProbeSpec::Tcp { port } => {
+            out += "type = \"tcp\"\n";
+            port
+        }
+        ProbeSpec::Http {
+            port,
+            host,
+            path,
+            status,
+            body,
+        } => {
+            let (low, high) = (status.start(), status.end());
+            out += &format!(
+                "type = \"http\"\nhost = {}\npath = {}\nstatus = \"{low}-{high}\"\n",
+                text(host),
+                text(path)
+            );
+            if let Some(body) = body {
+                writeln!(out, "body = {}", text(body)).unwrap();
+            }
+            port
+        }
+    };
+    if let Some(port) = port {
+        writeln!(out, "port = {port}").unwrap();
+    }
+    out
+}
