@@ -18,6 +18,7 @@ mod memory;
 mod object;
 mod pins;
 mod plain;
+pub mod simulate;
 
 use std::net::IpAddr;
 
