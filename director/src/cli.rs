@@ -16,7 +16,7 @@ use crate::{
     config::{self, Attach, Loaded},
     daemon::Daemon,
     datapath::{self, Decap, Object, Pins},
-    net, privilege, render,
+    net, privilege, render, simulate,
 };
 
 const SOCKET: &str = "/run/director/director.sock";
@@ -80,6 +80,9 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Say what would become of the packets of a capture, by the program that
+    /// the kernel runs and without an interface.
+    Simulate(simulate::Args),
     /// Send no new flows to a site or an endpoint; flows it has stay.
     Drain(DrainArgs),
     /// End a drain.
@@ -213,6 +216,18 @@ async fn run(command: Command) -> Result<ExitCode> {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {
                 println!("{}", report.why);
+            }
+        }
+        Command::Simulate(args) => {
+            let Some(loaded) = load(&args.config) else {
+                return Ok(ExitCode::from(USAGE));
+            };
+            match simulate::run(&args, &loaded.config) {
+                Err(error) if error.is::<simulate::Usage>() => {
+                    eprintln!("error: {error:#}");
+                    return Ok(ExitCode::from(USAGE));
+                }
+                outcome => outcome?,
             }
         }
         Command::Drain(args) => drain(&args, "/v1/drain").await?,

@@ -15,3 +15,4 @@ pub mod net;
 pub mod privilege;
 pub mod probes;
 pub mod render;
+pub mod simulate;

@@ -30,6 +30,8 @@ use crate::{
     probes,
 };
 
+pub use self::start::uses;
+
 /// How often the maps are compared with what they should hold.
 const RECONCILE: Duration = Duration::from_secs(5);
 

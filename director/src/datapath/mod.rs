@@ -20,6 +20,7 @@ mod memory;
 mod object;
 mod pins;
 mod plain;
+pub mod simulate;
 mod slots;
 mod sweep;
 
