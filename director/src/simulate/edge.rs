@@ -33,6 +33,7 @@ const HOP: Hop = Hop {
     destination: [2, 0, 0, 0, 0, 2],
     source: [2, 0, 0, 0, 0, 1],
     mtu: 0,
+    vlan: 0,
 };
 
 /// The plans of all services that have an endpoint to steer to.
