@@ -28,6 +28,10 @@ enum Bench {
         /// Packets of a case in a round.
         #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
         packets: u32,
+        /// Only the floors and the cases whose name has this in it; may be
+        /// given several times.
+        #[arg(long, value_name = "TEXT")]
+        only: Vec<String>,
         /// Write the rows there, as a JSON array.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -38,9 +42,10 @@ fn main() -> ExitCode {
     let Bench::Xdp {
         rounds,
         packets,
+        only,
         json,
     } = Cli::parse().bench;
-    let result = xdp::run(rounds, packets).and_then(|rows| {
+    let result = xdp::run(rounds, packets, &only).and_then(|rows| {
         println!("{}", report::table(&rows));
         report::write(&rows, json.as_deref())
     });

@@ -9,6 +9,8 @@
 //! case, the compiler may work on it before the branch, and the kernel's
 //! verifier refuses a program that reads an undefined register.
 
+use core::mem::MaybeUninit;
+
 use crate::{
     abi::{Address, ICMP, ICMP6, Plain, TCP, UDP},
     cause::Cause,
@@ -36,6 +38,10 @@ pub mod tcp_flags {
 pub trait Frame {
     /// The value at `offset`, or `None` where the frame ends before its end.
     fn load<T: Plain>(&self, offset: usize) -> Option<T>;
+    /// `N` words from `offset` on, written to `words`; false where the frame
+    /// ends before their end. For BPF, where the compiler would copy an array
+    /// byte by byte.
+    fn load_words<const N: usize>(&self, offset: usize, words: &mut MaybeUninit<[u32; N]>) -> bool;
     /// Bytes in the frame.
     fn length(&self) -> usize;
 }
@@ -47,6 +53,16 @@ impl Frame for [u8] {
         // SAFETY: `bytes` is exactly `size_of::<T>()` long, `Plain` types are
         // valid for any bits, and the read does not assume alignment.
         Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    }
+
+    fn load_words<const N: usize>(&self, offset: usize, words: &mut MaybeUninit<[u32; N]>) -> bool {
+        match self.load::<[u32; N]>(offset) {
+            Some(found) => {
+                words.write(found);
+                true
+            }
+            None => false,
+        }
     }
 
     fn length(&self) -> usize {
@@ -99,12 +115,16 @@ pub trait Parse: Address {
     /// The destination, where the frame holds a whole IP header.
     fn destination<F: Frame + ?Sized>(frame: &F) -> Option<Self>;
 
-    /// Reads an IP packet of this family into `packet`.
+    /// Reads an IP packet of this family into `packet`, which is initialised
+    /// where the answer is `Ok`.
     ///
     /// # Errors
-    /// Why it cannot be steered by its ports. With [`Cause::Icmp`], all but the
-    /// ports is set.
-    fn parse<F: Frame + ?Sized>(frame: &F, packet: &mut Packet<Self>) -> Result<(), Cause>;
+    /// Why it cannot be steered by its ports. With [`Cause::Icmp`], `packet` is
+    /// initialised too; its ports are 0.
+    fn parse<F: Frame + ?Sized>(
+        frame: &F,
+        packet: &mut MaybeUninit<Packet<Self>>,
+    ) -> Result<(), Cause>;
 
     /// Whether no packet from this source to `destination` is sound: from
     /// nowhere, from many, from the host itself (RFC 1122, 3.2.1.3; RFC 4291,
@@ -119,9 +139,17 @@ impl Parse for u32 {
     }
 
     #[inline(always)]
-    fn parse<F: Frame + ?Sized>(frame: &F, packet: &mut Packet<u32>) -> Result<(), Cause> {
+    fn parse<F: Frame + ?Sized>(
+        frame: &F,
+        packet: &mut MaybeUninit<Packet<u32>>,
+    ) -> Result<(), Cause> {
         let short = Cause::Truncated;
-        let header = frame.load::<[u32; 5]>(ETHERNET).ok_or(short)?;
+        let mut header = MaybeUninit::<[u32; 5]>::uninit();
+        if !frame.load_words(ETHERNET, &mut header) {
+            return Err(short);
+        }
+        // SAFETY: `load_words` says that it has written them.
+        let header = unsafe { header.assume_init_ref() };
         let [version, traffic_class, l0, l1] = header[0].to_ne_bytes();
         let ip_length = u16::from_be_bytes([l0, l1]);
         let [_, _, f0, f1] = header[1].to_ne_bytes();
@@ -139,7 +167,7 @@ impl Parse for u32 {
         if fragment & 0x3fff != 0 {
             return Err(Cause::Fragment);
         }
-        *packet = Packet {
+        let packet = packet.write(Packet {
             source: header[3],
             destination: header[4],
             source_port: 0,
@@ -151,7 +179,7 @@ impl Parse for u32 {
             flow_label: 0,
             ip_length,
             transport: ETHERNET + header_length,
-        };
+        });
         ports(frame, packet, ICMP, usize::from(ip_length) - header_length)
     }
 
@@ -165,13 +193,25 @@ impl Parse for u32 {
 impl Parse for [u32; 4] {
     #[inline(always)]
     fn destination<F: Frame + ?Sized>(frame: &F) -> Option<[u32; 4]> {
-        frame.load::<[u32; 4]>(ETHERNET + 24)
+        let mut words = MaybeUninit::<[u32; 4]>::uninit();
+        // SAFETY: `load_words` says that it has written them.
+        frame
+            .load_words(ETHERNET + 24, &mut words)
+            .then(|| unsafe { words.assume_init() })
     }
 
     #[inline(always)]
-    fn parse<F: Frame + ?Sized>(frame: &F, packet: &mut Packet<[u32; 4]>) -> Result<(), Cause> {
+    fn parse<F: Frame + ?Sized>(
+        frame: &F,
+        packet: &mut MaybeUninit<Packet<[u32; 4]>>,
+    ) -> Result<(), Cause> {
         let short = Cause::Truncated;
-        let header = frame.load::<[u32; 10]>(ETHERNET).ok_or(short)?;
+        let mut header = MaybeUninit::<[u32; 10]>::uninit();
+        if !frame.load_words(ETHERNET, &mut header) {
+            return Err(short);
+        }
+        // SAFETY: `load_words` says that it has written them.
+        let header = unsafe { header.assume_init_ref() };
         let start = u32::from_be(header[0]);
         let [p0, p1, protocol, hop_limit] = header[1].to_ne_bytes();
         let payload = u16::from_be_bytes([p0, p1]);
@@ -195,7 +235,7 @@ impl Parse for [u32; 4] {
             }
             _ => {}
         }
-        *packet = Packet {
+        let packet = packet.write(Packet {
             source: [header[2], header[3], header[4], header[5]],
             destination: [header[6], header[7], header[8], header[9]],
             source_port: 0,
@@ -207,7 +247,7 @@ impl Parse for [u32; 4] {
             flow_label: start & 0xf_ffff,
             ip_length,
             transport: ETHERNET + IPV6,
-        };
+        });
         ports(frame, packet, ICMP6, usize::from(payload))
     }
 

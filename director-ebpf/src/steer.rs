@@ -242,18 +242,23 @@ pub fn slot_hash<A: Address>(service: &Service, packet: &Packet<A>, hash: u64) -
     (hash >> 32) as u32
 }
 
+/// Sums words times odd constants before it mixes: the multiplications of one
+/// address need not wait for one another.
 #[inline(always)]
 fn addresses<A: Address>(packet: &Packet<A>) -> u64 {
     let source = packet.source.widen();
     let destination = packet.destination.widen();
     if A::FAMILY == 4 {
-        mix(u64::from(source[0]) << 32 | u64::from(destination[0]))
-    } else {
-        let h = mix(u64::from(source[0]) << 32 | u64::from(source[1]));
-        let h = mix(h ^ (u64::from(source[2]) << 32 | u64::from(source[3])));
-        let h = mix(h ^ (u64::from(destination[0]) << 32 | u64::from(destination[1])));
-        mix(h ^ (u64::from(destination[2]) << 32 | u64::from(destination[3])))
+        return mix(u64::from(source[0]) << 32 | u64::from(destination[0]));
     }
+    let pair = |words: [u32; 4], n: usize| u64::from(words[n]) << 32 | u64::from(words[n + 1]);
+    // Fractions of the square roots of 2, 3, 5 and 7 (as in SHA-512), made odd.
+    let sum = pair(source, 0)
+        .wrapping_mul(0x6a09_e667_f3bc_c909)
+        .wrapping_add(pair(source, 2).wrapping_mul(0xbb67_ae85_84ca_a73b))
+        .wrapping_add(pair(destination, 0).wrapping_mul(0x3c6e_f372_fe94_f82b))
+        .wrapping_add(pair(destination, 2).wrapping_mul(0xa54f_f53a_5f1d_36f1));
+    mix(sum)
 }
 
 /// The finalizer of MurmurHash3.

@@ -1,49 +1,75 @@
 //! The steering program with services to steer to.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya::programs::ProgramFd;
 use director::{
     config::{IcmpPolicy, Limits, NatSources, TunnelSources},
     datapath::{Datapath, Hop, Object, Options, Uses},
 };
 use director_core::{
-    EndpointState, HealthPolicy, Mode, PlannedEndpoint, Protocol, ServicePlan, Steering,
+    Affinity, Encapsulation, EndpointState, HealthPolicy, Mode, PlannedEndpoint, Protocol,
+    ServicePlan, Steering, Track,
     model::{Endpoint, Service},
 };
 
-use super::cases::Table;
+use super::cases::{QUIC_PORT, SERVER_ID, Table};
 
 const TABLE_SIZE: u32 = 16_381;
+/// `BPF_PROG_TEST_RUN` runs as if a packet came in by the loopback interface: a
+/// hop there is out of where it came in by, as on an edge with one interface.
+const INGRESS: u32 = 1;
+/// Some other interface, as on an edge with two.
+const OTHER: u32 = 2;
 const FLOWS: u32 = 1 << 20;
 
-/// One loaded program a mode: the same VIP cannot have two.
-pub struct Edge {
-    tunnel: Datapath,
-    nat: Datapath,
-}
+/// A loaded program for each table.
+pub struct Edge(HashMap<Table, Datapath>);
 
 impl Edge {
     pub fn new() -> Result<Self> {
-        Ok(Self {
-            tunnel: loaded(Mode::Tunnel)?,
-            nat: loaded(Mode::Nat)?,
-        })
+        let tables = Table::ALL.into_iter();
+        let edges = tables.map(|table| Ok((table, loaded(table)?)));
+        Ok(Self(edges.collect::<Result<_>>()?))
     }
 
     pub fn program(&mut self, table: Table) -> Result<ProgramFd> {
-        let datapath = match table {
-            Table::Tunnel => &mut self.tunnel,
-            Table::Nat => &mut self.nat,
-        };
+        let datapath = self.0.get_mut(&table).context("no such edge")?;
         Ok(datapath.program()?.fd()?.try_clone()?)
     }
 }
 
-fn loaded(mode: Mode) -> Result<Datapath> {
+fn mode(table: Table) -> (Mode, Steering) {
+    let steering = Steering::default();
+    match table {
+        Table::Auto | Table::Redirect => (Mode::Tunnel, steering),
+        Table::Always => (
+            Mode::Tunnel,
+            Steering {
+                track: Track::Always,
+                ..steering
+            },
+        ),
+        Table::Gue => (
+            Mode::Tunnel,
+            Steering {
+                encapsulation: Encapsulation::Gue,
+                ..steering
+            },
+        ),
+        Table::L2 => (Mode::L2, steering),
+        Table::Nat => (Mode::Nat, steering),
+    }
+}
+
+fn loaded(table: Table) -> Result<Datapath> {
+    let (mode, steering) = mode(table);
     let options = Options {
-        object: Object::embedded()?,
+        object: match std::env::var_os("DIRECTOR_BPF_OBJECT") {
+            Some(path) => Object::from_bytes(std::fs::read(path)?)?,
+            None => Object::embedded()?,
+        },
         limits: Limits {
             flows: FLOWS,
             services: 8,
@@ -64,7 +90,7 @@ fn loaded(mode: Mode) -> Result<Datapath> {
         },
         icmp: IcmpPolicy {
             echo: true,
-            rate: 1000,
+            rate: 1_000_000,
         },
         nat: NatSources {
             v4: (2..6).map(|last| [198, 51, 100, last].into()).collect(),
@@ -74,70 +100,80 @@ fn loaded(mode: Mode) -> Result<Datapath> {
     };
     let (mut datapath, _) = Datapath::open(&options)?;
     let endpoints4: Vec<String> = (1..=6).map(|site| format!("198.18.{site}.11")).collect();
-    publish(
-        &mut datapath,
-        "web4",
-        "203.0.113.10",
-        mode,
-        Protocol::Tcp,
-        &endpoints4,
-    )?;
+    let endpoints6: Vec<String> = (1..=6)
+        .map(|site| format!("2001:db8:1{site}::11"))
+        .collect();
+    let web4 = service("web4", "203.0.113.10", mode, Protocol::Tcp, &endpoints4)?;
+    let is_redirected = table == Table::Redirect;
+    publish(&mut datapath, web4, &steering, is_redirected)?;
     if mode == Mode::Tunnel {
-        publish(
-            &mut datapath,
-            "udp4",
-            "203.0.113.10",
-            mode,
-            Protocol::Udp,
-            &endpoints4,
-        )?;
-        let endpoints6: Vec<String> = (1..=6)
-            .map(|site| format!("2001:db8:1{site}::11"))
-            .collect();
-        publish(
-            &mut datapath,
-            "web6",
-            "2001:db8:53::10",
-            mode,
-            Protocol::Tcp,
-            &endpoints6,
-        )?;
+        let udp4 = service("udp4", "203.0.113.10", mode, Protocol::Udp, &endpoints4)?;
+        publish(&mut datapath, udp4, &steering, is_redirected)?;
+        let web6 = service("web6", "2001:db8:53::10", mode, Protocol::Tcp, &endpoints6)?;
+        publish(&mut datapath, web6, &steering, is_redirected)?;
+        let mut quic = service("quic4", "203.0.113.10", mode, Protocol::Udp, &endpoints4)?;
+        quic.port = QUIC_PORT;
+        for (id, endpoint) in (SERVER_ID..).zip(&mut quic.endpoints) {
+            endpoint.port = QUIC_PORT;
+            endpoint.server_id = Some(id);
+        }
+        let by_id = Steering {
+            affinity: Affinity::Quic,
+            ..steering
+        };
+        publish(&mut datapath, quic, &by_id, is_redirected)?;
     }
     Ok(datapath)
 }
 
-fn publish(
-    datapath: &mut Datapath,
+fn service(
     name: &str,
     vip: &str,
     mode: Mode,
     protocol: Protocol,
     addresses: &[String],
+) -> Result<Service> {
+    let endpoint = |(index, address): (usize, &String)| {
+        Ok(Endpoint {
+            name: Arc::from(format!("e{index}")),
+            site: "dc01".into(),
+            address: address.parse()?,
+            port: 80,
+            weight: 1,
+            server_id: None,
+        })
+    };
+    let endpoints = addresses.iter().enumerate().map(endpoint);
+    Ok(Service {
+        name: name.into(),
+        vip: vip.parse()?,
+        port: 80,
+        protocol,
+        mode,
+        steering: Steering::default(),
+        health: HealthPolicy::default(),
+        endpoints: endpoints.collect::<Result<_>>()?,
+    })
+}
+
+fn publish(
+    datapath: &mut Datapath,
+    mut service: Service,
+    steering: &Steering,
+    is_redirected: bool,
 ) -> Result<()> {
-    let mut endpoints = Vec::new();
-    for (index, address) in addresses.iter().enumerate() {
-        let address = address.parse()?;
-        // Some other interface than the one that test runs come in by, as on an
-        // edge with two.
+    service.steering = steering.clone();
+    for endpoint in &service.endpoints {
         let hop = Hop {
-            interface: 2,
+            interface: if is_redirected { OTHER } else { INGRESS },
             destination: [2; 6],
             source: [4; 6],
             mtu: 1500,
             vlan: 0,
         };
-        datapath.set_hop(address, Some(hop))?;
-        let name = Arc::from(format!("e{index}"));
-        endpoints.push(Endpoint {
-            name,
-            site: "dc01".into(),
-            address,
-            port: 80,
-            weight: 1,
-            server_id: None,
-        });
+        datapath.set_hop(endpoint.address, Some(hop))?;
     }
-    let planned = endpoints.iter().map(|endpoint| PlannedEndpoint {
+    let planned = service.endpoints.iter().map(|endpoint| PlannedEndpoint {
         name: endpoint.name.clone(),
         site: endpoint.site.clone(),
         address: endpoint.address,
@@ -146,20 +182,10 @@ fn publish(
         weight: 1,
     });
     let plan = ServicePlan {
-        service: name.into(),
+        service: service.name.clone(),
         version: 1,
         endpoints: planned.collect(),
         table: (0..TABLE_SIZE).map(|slot| (slot % 6) as u16).collect(),
-    };
-    let service = Service {
-        name: name.into(),
-        vip: vip.parse()?,
-        port: 80,
-        protocol,
-        mode,
-        steering: Steering::default(),
-        health: HealthPolicy::default(),
-        endpoints,
     };
     datapath.apply(&service, &plan)
 }

@@ -1,5 +1,7 @@
 //! Access to the frame of an XDP context.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::programs::XdpContext;
 use director_ebpf::{abi::Plain, parse::Frame};
 
@@ -39,6 +41,21 @@ impl Frame for XdpFrame<'_> {
         // SAFETY: as in `store`; a plain load, since one by bytes costs eight
         // instructions where one does.
         self.pointer::<T>(offset).map(|pointer| unsafe { *pointer })
+    }
+
+    #[inline(always)]
+    fn load_words<const N: usize>(&self, offset: usize, words: &mut MaybeUninit<[u32; N]>) -> bool {
+        let Some(from) = self.pointer::<[u32; N]>(offset) else {
+            return false;
+        };
+        let from = from.cast::<u32>();
+        let to = words.as_mut_ptr().cast::<u32>();
+        for index in 0..N {
+            // SAFETY: in bounds, as `pointer` has compared. Volatile, or the
+            // compiler makes a call to `memcpy` of it.
+            unsafe { *to.add(index) = from.add(index).read_volatile() };
+        }
+        true
     }
 
     #[inline(always)]

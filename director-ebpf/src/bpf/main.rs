@@ -16,6 +16,8 @@ mod trace;
 mod tunnel;
 mod vlan;
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use director_ebpf::{
     abi::{ABI_VERSION, Address, Service, ServiceKey, affinity, mode, vip},
@@ -87,11 +89,18 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     if !maps::may_be_ours(destination) {
         return Err(Cause::NotOurs);
     }
-    let mut packet = Packet::default();
-    if let Err(cause) = A::parse(&frame, &mut packet) {
-        return not_steered(ctx, cause, destination, &packet);
+    let mut packet = MaybeUninit::<Packet<A>>::uninit();
+    match A::parse(&frame, &mut packet) {
+        Ok(()) => {}
+        // SAFETY: `parse` promises that.
+        Err(Cause::Icmp) => return to_vip(ctx, destination, unsafe { packet.assume_init_ref() }),
+        Err(_) if maps::kind_of(&destination) == 0 => return Err(Cause::NotOurs),
+        // Only a VIP's packets are refused: others pass, however odd.
+        Err(cause) => return Err(cause),
     }
-    let mut key = steer::service_key(&packet);
+    // SAFETY: `parse` promises that.
+    let packet = unsafe { packet.assume_init_ref() };
+    let mut key = steer::service_key(packet);
     // SAFETY: read at once; an entry replaced meanwhile reads as the old or the
     // new one, each of which is valid.
     let service = match unsafe { A::services().get(&key) } {
@@ -99,7 +108,7 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
         None => {
             let kind = maps::kind_of(&destination);
             if kind & vip::NAT_SOURCE != 0 {
-                return nat::to_client(ctx, &packet);
+                return nat::to_client(ctx, packet);
             }
             if kind & vip::ANY_PORT == 0 {
                 return Err(Cause::NotOurs);
@@ -111,7 +120,7 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     if packet.source.is_martian(destination) {
         return Err(Cause::Martian);
     }
-    guard::check(&packet, service)?;
+    guard::check(packet, service)?;
     if service.mode == mode::PROXY {
         maps::count_steered(service.index, 0, packet.ip_length, packet.is_syn());
         return Ok(XDP_PASS);
@@ -120,16 +129,16 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
         return Err(Cause::HopLimit);
     }
     let scratch = maps::scratch().ok_or(Cause::NoEndpoint)?;
-    let is_named = service.affinity == affinity::QUIC && quic::server(ctx, &packet, service, scratch);
+    let is_named = service.affinity == affinity::QUIC && quic::server(ctx, packet, service, scratch);
     if !is_named {
-        let picked = steer::pick(&KernelTables, service, &packet, scratch);
+        let picked = steer::pick(&KernelTables, service, packet, scratch);
         let pick = scratch.picked();
         if pick.is(picked::NEW | picked::WAS_DEAD) {
-            trace::flow(&packet, service, &pick, picked.is_err());
+            trace::flow(packet, service, &pick, picked.is_err());
         }
         match picked {
             Ok(()) => {}
-            Err(Cause::Reset) => return Err(reset::answer(ctx, &packet)),
+            Err(Cause::Reset) => return Err(reset::answer(ctx, packet)),
             Err(cause) => return Err(cause),
         }
         if pick.is(picked::LOST) {
@@ -138,9 +147,9 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     }
     let pick = scratch.picked();
     if service.mode == mode::NAT {
-        nat::to_endpoint(ctx, &packet, service, &pick, scratch)
+        nat::to_endpoint(ctx, packet, service, &pick, scratch)
     } else {
-        tunnel::to_endpoint(ctx, &packet, service, &pick)
+        tunnel::to_endpoint(ctx, packet, service, &pick)
     }
 }
 
@@ -150,22 +159,12 @@ fn any_port<A: Maps>(key: &ServiceKey<A>) -> Option<&'static Service> {
     unsafe { A::services().get(key) }
 }
 
-/// What becomes of a packet without ports that can be read. Only a VIP's
-/// packets are refused for it: others pass, however odd.
+/// ICMP to an address that may be ours.
 #[inline(always)]
-fn not_steered<A: Maps>(
-    ctx: &XdpContext,
-    cause: Cause,
-    destination: A,
-    packet: &Packet<A>,
-) -> Result<u32, Cause> {
-    let kind = maps::kind_of(&destination);
-    if kind == 0 {
-        return Err(Cause::NotOurs);
-    }
-    match cause {
-        Cause::Icmp => Err(icmp::to_vip(ctx, packet, kind)),
-        other => Err(other),
+fn to_vip<A: Maps>(ctx: &XdpContext, destination: A, packet: &Packet<A>) -> Result<u32, Cause> {
+    match maps::kind_of(&destination) {
+        0 => Err(Cause::NotOurs),
+        kind => Err(icmp::to_vip(ctx, packet, kind)),
     }
 }
 
