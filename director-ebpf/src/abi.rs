@@ -181,6 +181,40 @@ pub struct Service {
     pub connection_rate: u32,
 }
 
+/// Value of `ENTRIES`, by service index: the service with its key. One cache
+/// line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// First, so that a pointer to the entry is one to the service: the
+    /// verifier refuses to move a pointer that may still be null.
+    pub service: Service,
+    pub port: u16,
+    pub protocol: u8,
+    /// 4 or 6; 0: not in use.
+    pub family: u8,
+    pub address: [u32; 4],
+    pub zero: [u32; 4],
+}
+
+/// Words of `HINTS`.
+pub const HINTS: u32 = 8192;
+
+/// Where `HINTS` has the index, plus one, of the service with this key. Where
+/// two services share a place, one of them is not found there, but only in
+/// `SERVICES4` or `SERVICES6`, which takes longer.
+#[inline(always)]
+pub fn hint_of<A: Address>(key: &ServiceKey<A>) -> u32 {
+    let w = key.address.widen();
+    let folded = if A::FAMILY == 4 {
+        w[0]
+    } else {
+        (w[0] ^ w[1].rotate_left(11)) ^ (w[2].rotate_left(19) ^ w[3].rotate_left(5))
+    };
+    let ports = u32::from(key.port) << 8 | u32::from(key.protocol);
+    (folded ^ ports.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0x9e37_79b1) >> 19
+}
+
 /// Bits of the values of `VIPS4` and `VIPS6`.
 pub mod vip {
     /// A service has this address.
@@ -331,6 +365,8 @@ unsafe impl<A: Plain> Plain for ServiceKey<A> {}
 // SAFETY: as for `Settings`.
 unsafe impl Plain for Service {}
 // SAFETY: as for `Settings`.
+unsafe impl Plain for Entry {}
+// SAFETY: as for `Settings`.
 unsafe impl<A: Plain> Plain for Prefix<A> {}
 // SAFETY: as for `Settings`.
 unsafe impl Plain for ServerKey {}
@@ -344,6 +380,8 @@ const _: () = {
     assert!(size_of::<ServiceKey<u32>>() == 8);
     assert!(size_of::<ServiceKey<[u32; 4]>>() == 20);
     assert!(size_of::<Service>() == 28);
+    assert!(size_of::<Entry>() == 64);
+    assert!(HINTS == 1 << (32 - 19));
     assert!(size_of::<Prefix<u32>>() == 8);
     assert!(size_of::<Prefix<[u32; 4]>>() == 20);
     assert!(size_of::<ServerKey>() == 8);

@@ -39,10 +39,6 @@ pub trait Family: Address {
 
     /// Key of a way, never [`EMPTY`] nor [`BUSY`].
     fn key(self, source_port: u16, port: u16) -> u64;
-    /// The keys of a bucket.
-    fn keys(bucket: *mut Self::Bucket) -> *mut u64;
-    /// The values of a bucket.
-    fn values(bucket: *mut Self::Bucket) -> *mut u64;
     /// Whether a way whose key fits is this source's.
     ///
     /// # Safety
@@ -69,14 +65,6 @@ impl Family for u32 {
         u64::from(self) << 32 | u64::from(source_port) << 16 | u64::from(port)
     }
     #[inline(always)]
-    fn keys(bucket: *mut Bucket4) -> *mut u64 {
-        bucket.cast()
-    }
-    #[inline(always)]
-    fn values(bucket: *mut Bucket4) -> *mut u64 {
-        bucket.cast::<u64>().wrapping_add(WAYS)
-    }
-    #[inline(always)]
     unsafe fn is_source(self, _: *mut Bucket4, _: usize) -> bool {
         true
     }
@@ -99,14 +87,6 @@ impl Family for [u32; 4] {
         u64::from(digest) << 32 | u64::from(source_port) << 16 | u64::from(port)
     }
     #[inline(always)]
-    fn keys(bucket: *mut Bucket6) -> *mut u64 {
-        bucket.cast()
-    }
-    #[inline(always)]
-    fn values(bucket: *mut Bucket6) -> *mut u64 {
-        bucket.cast::<u64>().wrapping_add(WAYS)
-    }
-    #[inline(always)]
     unsafe fn is_source(self, bucket: *mut Bucket6, way: usize) -> bool {
         // SAFETY: as the caller promises.
         unsafe { Self::source(bucket, way, 0) == self }
@@ -121,6 +101,18 @@ impl Family for [u32; 4] {
         // SAFETY: as the caller promises.
         unsafe { (*bucket).sources.as_mut_ptr().add(way).write_volatile(self) }
     }
+}
+
+/// Where the key of a way lies.
+#[inline(always)]
+pub fn key_at<B: Plain>(bucket: *mut B, way: usize) -> *mut u64 {
+    bucket.cast::<u64>().wrapping_add(2 * way)
+}
+
+/// Where the value of a way lies.
+#[inline(always)]
+pub fn value_at<B: Plain>(bucket: *mut B, way: usize) -> *mut u64 {
+    bucket.cast::<u64>().wrapping_add(2 * way + 1)
 }
 
 /// Bucket that a flow falls on.
@@ -147,9 +139,9 @@ pub unsafe fn find<A: Family>(
     for way in 0..WAYS {
         // SAFETY: a live bucket, and `way` within it.
         unsafe {
-            let held = A::keys(bucket).add(way);
+            let held = key_at(bucket, way);
             if held.read_volatile() == key && source.is_source(bucket, way) {
-                let found = FlowValue(A::values(bucket).add(way).read_volatile());
+                let found = FlowValue(value_at(bucket, way).read_volatile());
                 if found.service() == service && held.read_volatile() == key {
                     scratch.value.set(found.0);
                     scratch.way.set(way as u64);
@@ -169,7 +161,7 @@ pub unsafe fn find<A: Family>(
 #[inline(always)]
 pub unsafe fn update<A: Family>(bucket: *mut A::Bucket, way: usize, value: FlowValue) {
     // SAFETY: as the caller promises.
-    unsafe { A::values(bucket).add(way & (WAYS - 1)).write_volatile(value.0) }
+    unsafe { value_at(bucket, way & (WAYS - 1)).write_volatile(value.0) }
 }
 
 /// Empties a way.
@@ -179,7 +171,7 @@ pub unsafe fn update<A: Family>(bucket: *mut A::Bucket, way: usize, value: FlowV
 #[inline(always)]
 pub unsafe fn forget<A: Family>(bucket: *mut A::Bucket, way: usize) {
     // SAFETY: as the caller promises.
-    unsafe { A::keys(bucket).add(way & (WAYS - 1)).write_volatile(EMPTY) }
+    unsafe { key_at(bucket, way & (WAYS - 1)).write_volatile(EMPTY) }
 }
 
 /// Records a flow that [`find`] did not find. False where the bucket had no
@@ -203,8 +195,8 @@ pub unsafe fn record<A: Family>(
         // SAFETY: a live bucket, and `way` within it.
         let (its_key, its_value) = unsafe {
             (
-                A::keys(bucket).add(way).read_volatile(),
-                FlowValue(A::values(bucket).add(way).read_volatile()),
+                key_at(bucket, way).read_volatile(),
+                FlowValue(value_at(bucket, way).read_volatile()),
             )
         };
         let rank = rank(its_key, its_value, now);
@@ -221,12 +213,12 @@ pub unsafe fn record<A: Family>(
     // SAFETY: a live bucket, `way` within it; keys are aligned words that are
     // only accessed as such.
     unsafe {
-        let slot = A::keys(bucket).add(way);
+        let slot = key_at(bucket, way);
         if !claim(slot, scratch.held.get()) {
             return false;
         }
         source.set_source(bucket, way);
-        A::values(bucket).add(way).write_volatile(value.0);
+        value_at(bucket, way).write_volatile(value.0);
         slot.write_volatile(key);
     }
     true

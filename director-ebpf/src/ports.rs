@@ -11,7 +11,7 @@ use crate::{
         flow::{BUSY, EMPTY, FlowValue, WAYS},
         nat::{FIRST, Ports4, Ports6, SPAN, WayBack, flags},
     },
-    flows,
+    flows::{self, key_at, value_at},
     scratch::Scratch,
     steer::mix,
 };
@@ -159,14 +159,13 @@ pub unsafe fn find<A: Ports>(
     endpoint: u32,
     scratch: &mut Scratch,
 ) {
-    let keys = ports.cast::<u64>();
     scratch.way.set(WAYS as u64);
     for way in 0..WAYS {
         // SAFETY: a live bucket, and `way` within it.
         unsafe {
-            if keys.add(way).read_volatile() == key && client.is_client(ports, way) {
-                let found = FlowValue(keys.add(WAYS + way).read_volatile());
-                if found.endpoint() == endpoint && keys.add(way).read_volatile() == key {
+            if key_at(ports, way).read_volatile() == key && client.is_client(ports, way) {
+                let found = FlowValue(value_at(ports, way).read_volatile());
+                if found.endpoint() == endpoint && key_at(ports, way).read_volatile() == key {
                     scratch.value.set(found.0);
                     scratch.way.set(way as u64);
                     return;
@@ -193,14 +192,13 @@ pub fn no_room(scratch: &mut Scratch) {
 /// `ports` points to a live bucket.
 #[inline(always)]
 pub unsafe fn room<P: Plain>(ports: *mut P, index: u32, now: u16, scratch: &mut Scratch) {
-    let keys = ports.cast::<u64>();
     scratch.port.set(0);
     for way in 0..WAYS {
         // SAFETY: a live bucket, and `way` within it.
         let (key, value) = unsafe {
             (
-                keys.add(way).read_volatile(),
-                FlowValue(keys.add(WAYS + way).read_volatile()),
+                key_at(ports, way).read_volatile(),
+                FlowValue(value_at(ports, way).read_volatile()),
             )
         };
         if key == BUSY {
@@ -209,10 +207,15 @@ pub unsafe fn room<P: Plain>(ports: *mut P, index: u32, now: u16, scratch: &mut 
         if key == EMPTY || is_over(value, now) {
             let free = scratch.port.get() + 1;
             scratch.port.set(free);
+            if free == 1 {
+                // The first, so that the first cache line is filled first.
+                scratch.value.set(way as u64);
+                scratch.other_held.set(key);
+            }
             if free > scratch.best.get() {
                 scratch.best.set(free);
-                scratch.way.set(way as u64);
-                scratch.held.set(key);
+                scratch.way.set(scratch.value.get());
+                scratch.held.set(scratch.other_held.get());
                 scratch.bucket.set(u64::from(index));
             }
         } else if value.flags() & flags::HALF_OPEN != 0
@@ -241,16 +244,15 @@ pub unsafe fn take<A: Ports>(
     back: WayBack,
 ) -> bool {
     let way = way & (WAYS - 1);
-    let keys = ports.cast::<u64>();
     // SAFETY: as the caller promises.
     unsafe {
-        if !flows::claim(keys.add(way), held) {
+        if !flows::claim(key_at(ports, way), held) {
             return false;
         }
         client.set_client(ports, way);
         A::ways_back(ports).add(way).write_volatile(back);
-        keys.add(WAYS + way).write_volatile(value.0);
-        keys.add(way).write_volatile(key);
+        value_at(ports, way).write_volatile(value.0);
+        key_at(ports, way).write_volatile(key);
     }
     true
 }

@@ -18,22 +18,22 @@ pub const EMPTY: u64 = 0;
 /// Key of a way that is being written.
 pub const BUSY: u64 = 1;
 
-/// Value of `FLOWS4`. Two cache lines.
+/// Value of `FLOWS4`. Two cache lines, the first of which is filled first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket4 {
-    /// Source address, source port and destination port.
-    pub keys: [u64; WAYS],
-    pub values: [u64; WAYS],
+    /// Key (source address, source port and destination port) and
+    /// [`FlowValue`].
+    pub ways: [[u64; 2]; WAYS],
 }
 
-/// Value of `FLOWS6`. Four cache lines, of which a hit reads three.
+/// Value of `FLOWS6`. Four cache lines, of which a hit mostly reads two.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket6 {
-    /// A digest of the source address, the source port and the destination port.
-    pub keys: [u64; WAYS],
-    pub values: [u64; WAYS],
+    /// Key (a digest of the source address, the source port and the
+    /// destination port) and [`FlowValue`].
+    pub ways: [[u64; 2]; WAYS],
     pub sources: [[u32; 4]; WAYS],
 }
 

@@ -25,25 +25,25 @@ pub struct WayBack {
     pub macs: [u16; 6],
 }
 
-/// Value of `NAT4`: eight ports. The values are [`super::flow::FlowValue`]s.
+/// Value of `NAT4`: eight ports.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports4 {
-    /// Client address and port, and service.
-    pub keys: [u64; WAYS],
-    pub values: [u64; WAYS],
-    pub ways: [WayBack; WAYS],
+    /// Key (client address and port, and service) and
+    /// [`super::flow::FlowValue`].
+    pub ways: [[u64; 2]; WAYS],
+    pub backs: [WayBack; WAYS],
 }
 
 /// Value of `NAT6`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports6 {
-    /// A digest of the client's address, its port, and the service.
-    pub keys: [u64; WAYS],
-    pub values: [u64; WAYS],
+    /// Key (a digest of the client's address, its port, and the service) and
+    /// [`super::flow::FlowValue`].
+    pub ways: [[u64; 2]; WAYS],
     pub clients: [[u32; 4]; WAYS],
-    pub ways: [WayBack; WAYS],
+    pub backs: [WayBack; WAYS],
 }
 
 /// Bits of a port's record, beside those of [`super::flow::flags`].

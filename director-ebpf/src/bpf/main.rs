@@ -20,7 +20,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use director_ebpf::{
-    abi::{ABI_VERSION, Address, Service, ServiceKey, affinity, mode, vip},
+    abi::{ABI_VERSION, Address, affinity, mode, vip},
     cause::Cause,
     parse::{self, Packet, QINQ, VLAN},
     steer::{self, picked},
@@ -101,9 +101,7 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     // SAFETY: `parse` promises that.
     let packet = unsafe { packet.assume_init_ref() };
     let mut key = steer::service_key(packet);
-    // SAFETY: read at once; an entry replaced meanwhile reads as the old or the
-    // new one, each of which is valid.
-    let service = match unsafe { A::services().get(&key) } {
+    let service = match maps::service(&key) {
         Some(service) => service,
         None => {
             let kind = maps::kind_of(&destination);
@@ -114,7 +112,7 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
                 return Err(Cause::NotOurs);
             }
             key.port = 0;
-            any_port(&key).ok_or(Cause::NotOurs)?
+            maps::service(&key).ok_or(Cause::NotOurs)?
         }
     };
     if packet.source.is_martian(destination) {
@@ -151,12 +149,6 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     } else {
         tunnel::to_endpoint(ctx, packet, service, &pick)
     }
-}
-
-#[inline(always)]
-fn any_port<A: Maps>(key: &ServiceKey<A>) -> Option<&'static Service> {
-    // SAFETY: as above.
-    unsafe { A::services().get(key) }
 }
 
 /// ICMP to an address that may be ours.

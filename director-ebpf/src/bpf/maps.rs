@@ -12,9 +12,10 @@ use aya_ebpf::{
 };
 use director_ebpf::{
     abi::{
-        Address, Counter, Endpoint, FILTER_WORDS, ServerKey, Service, ServiceKey, Settings, Slot,
-        filter_bit,
+        self, Address, Counter, Endpoint, Entry, FILTER_WORDS, ServerKey, Service, ServiceKey,
+        Settings, Slot, filter_bit,
         flow::{Bucket4, Bucket6},
+        hint_of,
         nat::{Front, Ports4, Ports6},
     },
     cause::{Action, Cause},
@@ -46,6 +47,12 @@ static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(2, 0);
 static SERVICES4: HashMap<ServiceKey<u32>, Service> = HashMap::with_max_entries(1, 0);
 #[map]
 static SERVICES6: HashMap<ServiceKey<[u32; 4]>, Service> = HashMap::with_max_entries(1, 0);
+/// The services again, by index, and where most of them are found without the
+/// kernel's hashing (see [`hint_of`]).
+#[map]
+static ENTRIES: Array<Entry> = Array::with_max_entries(1, 0);
+#[map]
+static HINTS: Array<u32> = Array::with_max_entries(abi::HINTS, MMAPABLE);
 /// Every address of ours and what it is (see [`director_ebpf::abi::vip`]).
 #[map]
 static VIPS4: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
@@ -152,6 +159,31 @@ impl Maps for [u32; 4] {
 #[inline(always)]
 pub fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
+}
+
+/// The service with this key.
+#[inline(always)]
+pub fn service<A: Maps>(key: &ServiceKey<A>) -> Option<&'static Service> {
+    let hint = *HINTS.get(hint_of(key))?;
+    if hint != 0
+        && let Some(entry) = ENTRIES.get(hint - 1)
+        && entry.port == key.port
+        && entry.protocol == key.protocol
+        && entry.family == A::FAMILY
+        && is_same(&entry.address, &key.address.widen())
+    {
+        return Some(&entry.service);
+    }
+    // SAFETY: copied at once; an entry replaced meanwhile reads as the old or
+    // the new one, and both have the same index.
+    let index = unsafe { A::services().get(key) }?.index;
+    ENTRIES.get(index).map(|entry| &entry.service)
+}
+
+/// By words: the compiler would call a function to compare arrays.
+#[inline(always)]
+fn is_same(a: &[u32; 4], b: &[u32; 4]) -> bool {
+    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
 }
 
 /// This CPU's scratch memory.

@@ -4,11 +4,12 @@
 use aya_ebpf::programs::XdpContext;
 use director_ebpf::{
     abi::{
-        Address, Endpoint, NAT_SOURCES, Service, Settings, TCP, UDP,
+        Address, Endpoint, NAT_SOURCES, Plain, Service, Settings, TCP, UDP,
         flow::{BUSY, EMPTY, FlowValue, WAYS},
         nat::{Ports4, Ports6, WayBack, flags},
     },
     cause::Cause,
+    flows::{key_at, value_at},
     parse::{ETHERNET, Frame as _, Packet, tcp_flags},
     ports::{self, Ports},
     rewrite::Change,
@@ -114,7 +115,7 @@ fn port_for<A: Maps>(
         let way = scratch.way.get() as usize;
         if way < WAYS {
             note_client(
-                bucket.cast(),
+                bucket,
                 way,
                 scratch.found(),
                 packet.tcp_flags,
@@ -174,30 +175,27 @@ fn set_port(scratch: &mut Scratch, bucket: u32, way: usize, plane: u32) {
 
 /// Notes a client's packet in its port's record.
 #[inline(always)]
-fn note_client(keys: *mut u64, way: usize, value: FlowValue, tcp_flags: u8, is_syn: bool) {
+fn note_client<P: Plain>(ports: *mut P, way: usize, value: FlowValue, tcp_flags: u8, is_syn: bool) {
     let mut flags = value.flags() & !flags::HALF_OPEN | closing(tcp_flags, flags::CLIENT_FIN);
     if is_syn {
         // The same SYN again, or a client that uses its port again.
         flags = value.flags() & flags::UDP | flags::HALF_OPEN;
     }
-    note(keys, way, value, flags);
+    note(ports, way, value, flags);
 }
 
 /// Seconds after which a record is refreshed, so that most packets only read.
 const REFRESH_SECONDS: u16 = 8;
 
 #[inline(always)]
-fn note(keys: *mut u64, way: usize, value: FlowValue, flags: u8) {
+fn note<P: Plain>(ports: *mut P, way: usize, value: FlowValue, flags: u8) {
     let now = maps::seconds();
     if flags == value.flags() && value.age(now) < REFRESH_SECONDS {
         return;
     }
     let after = FlowValue::new(value.endpoint(), flags, value.service(), now);
-    // SAFETY: `keys` starts a live bucket, whose values follow its keys.
-    unsafe {
-        keys.add(WAYS + (way & (WAYS - 1)))
-            .write_volatile(after.0)
-    };
+    // SAFETY: a live map value, and a way within it.
+    unsafe { value_at(ports, way & (WAYS - 1)).write_volatile(after.0) };
 }
 
 #[inline(always)]
@@ -231,13 +229,12 @@ pub fn to_client<A: Maps>(ctx: &XdpContext, packet: &Packet<A>) -> Result<u32, C
     let (index, way) = ports::place_of(source, u16::from_be(packet.destination_port), plane);
     let bucket = A::table(index).ok_or(Cause::NatNoFlow)?;
     let way = way & (WAYS - 1);
-    let keys = bucket.cast::<u64>();
     // SAFETY: a live map value, and `way` within it.
     let (key, value, client, back) = unsafe {
-        let key = keys.add(way).read_volatile();
+        let key = key_at(bucket, way).read_volatile();
         (
             key,
-            FlowValue(keys.add(WAYS + way).read_volatile()),
+            FlowValue(value_at(bucket, way).read_volatile()),
             A::client(bucket, way, key),
             A::ways_back(bucket).add(way).read_volatile(),
         )
@@ -252,7 +249,7 @@ pub fn to_client<A: Maps>(ctx: &XdpContext, packet: &Packet<A>) -> Result<u32, C
         return Err(Cause::NatNoFlow);
     }
     note(
-        keys,
+        bucket,
         way,
         value,
         value.flags() | closing(packet.tcp_flags, flags::SERVER_FIN),

@@ -1,18 +1,21 @@
-//! `VIPS4`, `VIPS6` and `FILTER`: which addresses are ours, and what they are.
+//! `VIPS4`, `VIPS6` and `FILTER`: which addresses are ours, and what they are;
+//! `ENTRIES` and `HINTS`: where services are found at once.
 
 use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
 use anyhow::{Context, Result};
 use aya::maps::MapData;
-use director_ebpf::abi::{FILTER_WORDS, filter_bit, vip};
+use director_ebpf::abi::{Entry, FILTER_WORDS, HINTS, filter_bit, hint_of, vip};
 
 use super::{
     Datapath, Difference,
-    plain::{P, wide},
+    apply::service_key,
+    desired::{DesiredService, protocol_value},
+    plain::{P, family, wide},
 };
 
 impl Datapath {
-    /// Brings the three maps to the services that are there and the NAT
+    /// Brings these maps to the services that are there and the NAT
     /// sources; what was otherwise is added to `found`.
     ///
     /// # Errors
@@ -50,6 +53,50 @@ impl Datapath {
                 detail: format!("{wrong} of {FILTER_WORDS} words"),
             });
         }
+        self.write_entries(found)
+    }
+
+    /// Brings `ENTRIES` and `HINTS` to the services that are there. Programs
+    /// that read an entry while it is written see each of its fields as it was
+    /// or as it will be, and any mixture of those is sound.
+    fn write_entries(&mut self, found: &mut Vec<Difference>) -> Result<()> {
+        let mut hints = vec![0_u32; HINTS as usize];
+        let services = self.desired.services.iter().enumerate();
+        for (index, service) in services.filter_map(|(i, s)| Some((i, s.as_ref()?))) {
+            let entry = entry(service);
+            let held = self.maps.entries.get(&(index as u32), 0);
+            if held.context("reading ENTRIES")?.0 != entry {
+                self.maps
+                    .entries
+                    .set(index as u32, P(entry), 0)
+                    .context("writing ENTRIES")?;
+                found.push(Difference {
+                    map: "ENTRIES",
+                    detail: format!("[{index}] was another"),
+                });
+            }
+            let hint = match service.vip.address {
+                IpAddr::V4(_) => hint_of(&service_key::<u32>(&service.vip)),
+                IpAddr::V6(_) => hint_of(&service_key::<[u32; 4]>(&service.vip)),
+            };
+            let hint = &mut hints[hint as usize];
+            if *hint == 0 {
+                *hint = index as u32 + 1;
+            }
+        }
+        let mut wrong = 0;
+        for (index, hint) in hints.into_iter().enumerate() {
+            if self.maps.hints.get(index) != hint {
+                self.maps.hints.set(index, hint);
+                wrong += 1;
+            }
+        }
+        if wrong > 0 {
+            found.push(Difference {
+                map: "HINTS",
+                detail: format!("{wrong} of {HINTS} words"),
+            });
+        }
         Ok(())
     }
 
@@ -68,6 +115,18 @@ impl Datapath {
             *kinds.entry(*source).or_insert(0) |= vip::NAT_SOURCE;
         }
         kinds
+    }
+}
+
+/// A service with its key.
+fn entry(service: &DesiredService) -> Entry {
+    Entry {
+        service: service.value,
+        port: service.vip.port.to_be(),
+        protocol: protocol_value(service.vip.protocol),
+        family: family(service.vip.address),
+        address: wide(service.vip.address),
+        zero: [0; 4],
     }
 }
 

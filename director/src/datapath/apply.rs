@@ -214,9 +214,11 @@ impl Datapath {
             .set(index as u32, P(service.front()), 0)
             .context("writing FRONTS")?;
         self.write_servers(index, &service.servers)?;
+        // The entry before whatever leads to it.
         let known = self.desired.services[index].replace(service.clone());
-        self.write_addresses(&mut Vec::new())?;
+        let written = self.write_addresses(&mut Vec::new());
         self.desired.services[index] = known;
+        written?;
         let (vip, value) = (&service.vip, P(service.value));
         if vip.address.is_ipv4() {
             insert(&mut self.maps.v4.services, P(service_key(vip)), value)

@@ -287,7 +287,9 @@ pub fn service_value(
     has_deny: bool,
 ) -> abi::Service {
     let steering = &service.steering;
-    let is_recorded_always = service.mode == Mode::Nat || service.protocol == Protocol::Udp;
+    // Without SYNs, a flow that begins cannot be told from one that is not
+    // recorded.
+    let is_recorded_always = service.protocol == Protocol::Udp;
     let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
     abi::Service {
         index: index as u32,

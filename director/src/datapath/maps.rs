@@ -6,7 +6,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, lpm_trie::LpmTrie},
 };
 use director_ebpf::abi::{
-    Address, Counter, Endpoint, Plain, ServerKey, Service, ServiceKey, Settings,
+    Address, Counter, Endpoint, Entry, Plain, ServerKey, Service, ServiceKey, Settings,
     nat::{Front, Ports4, Ports6},
 };
 use director_ebpf::{flows::Family, ports::Ports};
@@ -30,6 +30,8 @@ pub struct Maps {
     pub slots: Shared<u64>,
     pub endpoints: Array<MapData, P<Endpoint>>,
     pub fronts: Array<MapData, P<Front>>,
+    pub entries: Array<MapData, P<Entry>>,
+    pub hints: Shared<u32>,
     pub v4: FamilyMaps<u32>,
     pub v6: FamilyMaps<[u32; 4]>,
     pub servers: HashMap<MapData, P<ServerKey>, u32>,
@@ -51,6 +53,8 @@ impl Maps {
             slots: shared(bpf, "SLOTS")?,
             endpoints: typed(bpf, "ENDPOINTS")?,
             fronts: typed(bpf, "FRONTS")?,
+            entries: typed(bpf, "ENTRIES")?,
+            hints: shared(bpf, "HINTS")?,
             v4: FamilyMaps {
                 services: typed(bpf, "SERVICES4")?,
                 vips: typed(bpf, "VIPS4")?,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
 use director_ebpf::abi::{
-    ABI_SECTION, ABI_VERSION, FILTER_WORDS, NAT_SOURCES,
+    ABI_SECTION, ABI_VERSION, FILTER_WORDS, HINTS, NAT_SOURCES,
     flow::WAYS,
     nat,
 };
@@ -20,7 +20,7 @@ static EMBEDDED: &[u8] = aya::include_bytes_aligned!(concat!(
 
 /// Names of the maps that hold an edge's state, and so are pinned. `MADE`, the
 /// token bucket of ICMP, is not worth keeping.
-pub const MAPS: [&str; 24] = [
+pub const MAPS: [&str; 26] = [
     "SETTINGS",
     "FILTER",
     "BANKS",
@@ -35,6 +35,8 @@ pub const MAPS: [&str; 24] = [
     "NAT4",
     "NAT6",
     "FRONTS",
+    "ENTRIES",
+    "HINTS",
     "DENY4",
     "DENY6",
     "SOURCES4",
@@ -126,7 +128,9 @@ pub fn sizes(
         }
     };
     let size = move |name: &str| match name {
-        "BANKS" | "SERVICES4" | "SERVICES6" | "SERVICE_COUNTERS" | "FRONTS" => limits.services,
+        "BANKS" | "SERVICES4" | "SERVICES6" | "SERVICE_COUNTERS" | "FRONTS"
+        | "ENTRIES" => limits.services,
+        "HINTS" => HINTS,
         "VIPS4" | "VIPS6" => limits.services + NAT_SOURCES as u32,
         "FILTER" => FILTER_WORDS,
         "SLOTS" => limits.services * 2 * limits.table_size,
@@ -165,8 +169,8 @@ pub fn memory(limits: &Limits, uses: Uses, nat: &NatSources) -> u64 {
     // Of a hash map's entry beside key and value: its links, hash and bucket.
     const HASHED: u64 = 64;
     let bytes = |name: &str| match name {
-        "SLOTS" | "BANKS" | "FILTER" | "NEXT" => 8,
-        "ENDPOINTS" => 64,
+        "SLOTS" | "BANKS" | "FILTER" | "HINTS" | "NEXT" => 8,
+        "ENDPOINTS" | "ENTRIES" => 64,
         "FLOWS4" => 128,
         "FLOWS6" => 256,
         "NAT4" => 256,

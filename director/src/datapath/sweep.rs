@@ -186,14 +186,14 @@ impl Datapath {
             }
         }
         for index in 0..maps.nat.len() {
-            let keys = maps.nat.pointer(index).cast::<u64>();
+            let ports = maps.nat.pointer(index);
             for way in 0..WAYS {
-                // SAFETY: a live bucket, whose values follow its keys.
+                // SAFETY: a live bucket, and `way` within it.
                 unsafe {
-                    let key = keys.add(way).read_volatile();
-                    let value = FlowValue(keys.add(WAYS + way).read_volatile());
-                    if key > BUSY && is_retired(value) && flows::claim(keys.add(way), key) {
-                        keys.add(way).write_volatile(EMPTY);
+                    let key = flows::key_at(ports, way).read_volatile();
+                    let value = FlowValue(flows::value_at(ports, way).read_volatile());
+                    if key > BUSY && is_retired(value) && flows::claim(flows::key_at(ports, way), key) {
+                        flows::key_at(ports, way).write_volatile(EMPTY);
                     }
                 }
             }
@@ -209,8 +209,8 @@ pub(super) unsafe fn record<A: Family>(bucket: *mut A::Bucket, way: usize) -> (u
     // SAFETY: as the caller promises.
     unsafe {
         (
-            A::keys(bucket).add(way).read_volatile(),
-            FlowValue(A::values(bucket).add(way).read_volatile()),
+            flows::key_at(bucket, way).read_volatile(),
+            FlowValue(flows::value_at(bucket, way).read_volatile()),
         )
     }
 }
@@ -227,11 +227,11 @@ unsafe fn forget<A: Family>(
 ) {
     // SAFETY: as the caller promises.
     unsafe {
-        let at = A::keys(bucket).add(way);
+        let at = flows::key_at(bucket, way);
         if !flows::claim(at, key) {
             return;
         }
-        let value = FlowValue(A::values(bucket).add(way).read_volatile());
+        let value = FlowValue(flows::value_at(bucket, way).read_volatile());
         at.write_volatile(if is_over(value) { EMPTY } else { key });
     }
 }
