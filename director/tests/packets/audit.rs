@@ -73,14 +73,22 @@ fn a_foreign_hand_is_found_and_undone() {
         let mut found = found.filter(|map| map.info().unwrap().name_as_str() == Some(name));
         found.next().expect(name)
     };
-    let mut services: HashMap<_, [u8; 8], [u8; 8]> =
+    let mut services: HashMap<_, [u8; 8], [u8; 28]> =
         Map::HashMap(named("SERVICES4")).try_into().unwrap();
     let mut endpoints: Array<_, [u8; 64]> = Map::Array(named("ENDPOINTS")).try_into().unwrap();
-    let mut slots: Array<_, u32> = Map::Array(named("SLOTS")).try_into().unwrap();
+    let mut slots: Array<_, u64> = Map::Array(named("SLOTS")).try_into().unwrap();
     let mut banks: Array<_, u32> = Map::Array(named("BANKS")).try_into().unwrap();
+    let mut hints: Array<_, u32> = Map::Array(named("HINTS")).try_into().unwrap();
+    let mut filter: Array<_, u64> = Map::Array(named("FILTER")).try_into().unwrap();
+    let mut entries: Array<_, [u8; 64]> = Map::Array(named("ENTRIES")).try_into().unwrap();
     let key = services.keys().next().unwrap().unwrap();
     services.remove(&key).unwrap();
-    services.insert([1; 8], [1; 8], 0).unwrap();
+    services.insert([1; 8], [1; 28], 0).unwrap();
+    for hint in 0..hints.len() {
+        hints.set(hint, 0, 0).unwrap();
+    }
+    filter.set(filter.len() - 1, 7, 0).unwrap();
+    entries.set(0, [9; 64], 0).unwrap();
     endpoints.set(1, [7; 64], 0).unwrap();
     slots.set(3, 29, 0).unwrap();
     banks.set(0, 1, 0).unwrap();
@@ -96,7 +104,16 @@ fn a_foreign_hand_is_found_and_undone() {
     found.sort_unstable();
     assert_eq!(
         found,
-        ["BANKS", "ENDPOINTS", "SERVICES4", "SERVICES4", "SLOTS"]
+        [
+            "BANKS",
+            "ENDPOINTS",
+            "ENTRIES",
+            "FILTER",
+            "HINTS",
+            "SERVICES4",
+            "SERVICES4",
+            "SLOTS"
+        ]
     );
     assert_eq!(edge.datapath.audit().unwrap(), []);
     assert_eq!(edge.run(&frame).frame, right);
