@@ -49,7 +49,18 @@ impl Edge {
 
     /// The same with one service, whose endpoints' next hops are known.
     pub fn with(service: &Service) -> Option<Self> {
-        let mut edge = Self::new()?;
+        Some(Self::open(&options(None)?, service))
+    }
+
+    /// An edge without services, with these options.
+    pub fn bare(options: &Options) -> Self {
+        let (datapath, _) = Datapath::open(options).unwrap();
+        Self { datapath }
+    }
+
+    /// The same with these options.
+    pub fn open(options: &Options, service: &Service) -> Self {
+        let mut edge = Self::bare(options);
         for endpoint in &service.endpoints {
             edge.hop(endpoint.address, EGRESS);
         }
@@ -57,16 +68,20 @@ impl Edge {
             service,
             &vec![EndpointState::Active; service.endpoints.len()],
         );
-        Some(edge)
+        edge
     }
 
     pub fn hop(&mut self, to: IpAddr, interface: u32) {
+        self.hop_in_vlan(to, interface, 0);
+    }
+
+    pub fn hop_in_vlan(&mut self, to: IpAddr, interface: u32, vlan: u16) {
         let hop = Hop {
             interface,
             destination: HOP_MAC,
             source: OUT_MAC,
             mtu: 1500,
-            vlan: 0,
+            vlan,
         };
         self.datapath.set_hop(to, Some(hop)).unwrap();
     }
@@ -89,14 +104,18 @@ impl Edge {
         let active: Vec<u16> = (0..endpoints.len() as u16)
             .filter(|i| endpoints[usize::from(*i)].state == EndpointState::Active)
             .collect();
-        let table = (0..TABLE_SIZE)
-            .map(|slot| active[slot % active.len()])
-            .collect();
+        let table = if active.is_empty() {
+            Vec::new()
+        } else {
+            (0..TABLE_SIZE)
+                .map(|slot| active[slot % active.len()])
+                .collect()
+        };
         let plan = ServicePlan {
             service: service.name.clone(),
             version: 1,
             endpoints,
-            table,
+            table: table.into(),
         };
         self.datapath.apply(service, &plan).unwrap();
     }

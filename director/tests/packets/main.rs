@@ -6,8 +6,11 @@
 
 mod adopt;
 mod audit;
+mod consistency;
 mod edge;
 mod frames;
+mod modes;
 mod nat;
 mod refused;
+mod sources;
 mod tunnel;
