@@ -187,6 +187,12 @@ pub fn memory(limits: &Limits, uses: Uses, nat: &NatSources) -> u64 {
         .sum()
 }
 
+/// Bytes of kernel memory that a deny list of this many prefixes takes, at most.
+#[must_use]
+pub fn deny_memory(prefixes: usize) -> u64 {
+    prefixes as u64 * 128
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ mod adopt;
 mod audit;
 mod edge;
 mod frames;
+mod memory;
 mod nat;
 mod refused;
 mod tunnel;
