@@ -190,7 +190,8 @@ pub fn memory(limits: &Limits, uses: Uses, nat: &NatSources) -> u64 {
 /// Bytes of kernel memory that a deny list of this many prefixes takes, at most.
 #[must_use]
 pub fn deny_memory(prefixes: usize) -> u64 {
-    prefixes as u64 * 128
+    // A node of up to 64 bytes, and one where two prefixes part.
+    prefixes as u64 * 2 * 64
 }
 
 #[cfg(test)]

