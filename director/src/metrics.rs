@@ -253,7 +253,11 @@ fn tables(registry: &mut Registry, status: &StatusReport) {
     registry.register("flow_records_capacity", help, capacity);
     let help = "NAT ports in use, as found within the last two minutes";
     registry.register("nat_ports", help, ports);
-    registry.register("nat_ports_capacity", "NAT ports that there are", port_capacity);
+    registry.register(
+        "nat_ports_capacity",
+        "NAT ports that there are",
+        port_capacity,
+    );
 }
 
 fn sites(registry: &mut Registry, status: &StatusReport) {

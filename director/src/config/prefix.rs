@@ -145,9 +145,20 @@ mod tests {
             ("2001:db8::77", "2001:db8::77/128"),
             ("2001:db8::77/32", "2001:db8::/32"),
         ] {
-            assert_eq!(text.parse().map(|it: Prefix| it.to_string()), Ok(shown.to_owned()));
+            assert_eq!(
+                text.parse().map(|it: Prefix| it.to_string()),
+                Ok(shown.to_owned())
+            );
         }
-        for text in ["", "/24", "192.0.2.0/33", "192.0.2.0/", "2001:db8::/129", "web", "1.2.3.4/-1"] {
+        for text in [
+            "",
+            "/24",
+            "192.0.2.0/33",
+            "192.0.2.0/",
+            "2001:db8::/129",
+            "web",
+            "1.2.3.4/-1",
+        ] {
             assert!(text.parse::<Prefix>().is_err(), "{text}");
         }
     }

@@ -145,10 +145,7 @@ pub(super) fn vip(name: &str, model: &Model) -> Result<Vip, String> {
 }
 
 /// The endpoints that a query names by `endpoint` and `site`.
-fn chosen(
-    query: &ConnsRequest,
-    model: &Model,
-) -> Result<HashSet<(Vip, IpAddr, u16)>, String> {
+fn chosen(query: &ConnsRequest, model: &Model) -> Result<HashSet<(Vip, IpAddr, u16)>, String> {
     if let Some(name) = &query.site
         && !model.sites.iter().any(|site| &*site.name == name)
     {
@@ -178,8 +175,117 @@ fn chosen(
     match &query.endpoint {
         Some(name) if all.is_empty() => Err(format!(
             "there is no endpoint {name}{}\n  help: name its address, or service/endpoint",
-            query.site.as_ref().map_or_else(String::new, |site| format!(" at site {site}"))
+            query
+                .site
+                .as_ref()
+                .map_or_else(String::new, |site| format!(" at site {site}"))
         )),
         _ => Ok(all),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Two services at the same endpoints of two sites.
+    pub const CONFIG: &str = r#"
+        [edge]
+        name = "edge1"
+        interfaces = ["eth0"]
+        [edge.tunnel]
+        source4 = "198.51.100.1"
+        [[site]]
+        name = "dc01"
+        weight = 50
+        [[site]]
+        name = "dc02"
+        weight = 50
+        [[service]]
+        name = "web"
+        vip = "203.0.113.10"
+        port = 80
+        protocol = "tcp"
+        mode = "tunnel"
+        endpoint = [
+            { name = "a", site = "dc01", address = "198.18.1.11" },
+            { name = "b", site = "dc02", address = "198.18.2.11" },
+        ]
+        [[service]]
+        name = "dns"
+        vip = "203.0.113.10"
+        port = 53
+        protocol = "udp"
+        mode = "tunnel"
+        health = { type = "http", port = 80 }
+        endpoint = [
+            { name = "a", site = "dc01", address = "198.18.1.11" },
+            { name = "c", site = "dc02", address = "198.18.2.12" },
+        ]
+    "#;
+
+    fn model() -> Model {
+        let loaded = crate::config::parse(CONFIG, "test.toml");
+        loaded.expect("a valid configuration").config.model
+    }
+
+    fn asked(endpoint: Option<&str>, site: Option<&str>) -> Result<Vec<String>, String> {
+        let query = ConnsRequest {
+            endpoint: endpoint.map(str::to_owned),
+            site: site.map(str::to_owned),
+            ..ConnsRequest::default()
+        };
+        let endpoints = filter(&query, &model())?.endpoints.unwrap_or_default();
+        let endpoints = endpoints.iter();
+        let mut told: Vec<String> = endpoints
+            .map(|(vip, address, _)| format!("{}/{address}", vip.port))
+            .collect();
+        told.sort();
+        Ok(told)
+    }
+
+    #[test]
+    fn endpoints_are_found_by_address_name_and_site() {
+        for (endpoint, site, wanted) in [
+            (
+                Some("198.18.1.11"),
+                None,
+                &["53/198.18.1.11", "80/198.18.1.11"][..],
+            ),
+            (Some("web/a"), None, &["80/198.18.1.11"]),
+            (Some("web/a"), Some("dc01"), &["80/198.18.1.11"]),
+            (None, Some("dc02"), &["53/198.18.2.12", "80/198.18.2.11"]),
+        ] {
+            let wanted: Vec<String> = wanted.iter().map(|it| (*it).to_owned()).collect();
+            assert_eq!(asked(endpoint, site), Ok(wanted));
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_with_what_is() {
+        for (endpoint, site, help) in [
+            (Some("web/c"), None, "service/endpoint"),
+            (Some("a"), None, "service/endpoint"),
+            (Some("web/a"), Some("dc02"), "at site dc02"),
+            (Some("192.0.2.9"), None, "service/endpoint"),
+            (None, Some("dc03"), "dc01, dc02"),
+        ] {
+            let error = asked(endpoint, site).expect_err("it is not there");
+            assert!(error.contains(help), "{error}");
+        }
+        for (service, source) in [(Some("wbe"), None), (None, Some("192.0.2.0/33"))] {
+            let query = ConnsRequest {
+                service: service.map(str::to_owned),
+                source: source.map(str::to_owned),
+                ..ConnsRequest::default()
+            };
+            assert!(filter(&query, &model()).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_does_not_narrow() {
+        let all = filter(&ConnsRequest::default(), &model());
+        assert_eq!(all, Ok(ConnFilter::default()));
     }
 }

@@ -118,7 +118,8 @@ impl Tracer {
         self.credit -= u64::from(self.one_in);
         self.tell_lost();
         let line = TraceLine::Event(event.clone());
-        let is_lost = self.lost > 0 || matches!(self.reader.try_send(line), Err(TrySendError::Full(_)));
+        let is_lost =
+            self.lost > 0 || matches!(self.reader.try_send(line), Err(TrySendError::Full(_)));
         self.lost += u64::from(is_lost);
         u64::from(is_lost)
     }
@@ -158,4 +159,105 @@ fn flag_names(flags: u8) -> Vec<String> {
     ];
     let set = known.iter().filter(|(bit, _)| flags & bit != 0);
     set.map(|(_, name)| (*name).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model() -> Model {
+        crate::config::parse(super::super::listings::tests::CONFIG, "test.toml")
+            .expect("a valid configuration")
+            .config
+            .model
+    }
+
+    fn of(service: &str) -> TraceEvent {
+        TraceEvent {
+            time_unix_ms: 0,
+            event: "placed".to_owned(),
+            service: Some(service.to_owned()),
+            source: ([192, 0, 2, 1], 40_000).into(),
+            destination: ([203, 0, 113, 10], 80).into(),
+            protocol: "tcp".to_owned(),
+            tcp_flags: flag_names(tcp_flags::SYN),
+            endpoint: None,
+            endpoint_address: None,
+            site: None,
+        }
+    }
+
+    fn query(one_in: u32, service: Option<&str>) -> TraceRequest {
+        TraceRequest {
+            one_in: Some(one_in),
+            service: service.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_one_who_asks_for_most_decides_and_others_get_their_part() {
+        let mut tracers = Tracers::default();
+        assert_eq!(tracers.one_in(), 0);
+        let mut begin = |query| tracers.begin(&query, &model()).expect("a tracer");
+        let mut rare = begin(query(10, None));
+        let often = begin(query(2, Some("dns")));
+        assert_eq!(tracers.one_in(), 2);
+        for _ in 0..100 {
+            tracers.tell(&of("web"), 2);
+        }
+        assert_eq!((rare.len(), often.len()), (20, 0));
+        drop(often);
+        tracers.retain();
+        assert_eq!(tracers.one_in(), 10);
+        rare.close();
+        tracers.retain();
+        assert!(tracers.is_empty());
+        assert_eq!((tracers.one_in(), tracers.lost), (0, 0));
+    }
+
+    #[test]
+    fn what_a_slow_reader_loses_is_counted_and_told_once() {
+        let mut tracers = Tracers::default();
+        let mut reader = tracers.begin(&query(1, None), &model()).expect("a tracer");
+        for _ in 0..QUEUE + 5 {
+            tracers.tell(&of("web"), 1);
+        }
+        assert_eq!((reader.len(), tracers.lost), (QUEUE, 5));
+        tracers.flush();
+        for _ in 0..QUEUE {
+            let line = reader.try_recv().expect("a line");
+            assert!(matches!(line, TraceLine::Event(_)));
+        }
+        tracers.flush();
+        tracers.tell(&of("web"), 1);
+        assert_eq!(reader.try_recv(), Ok(TraceLine::Lost { lost: 5 }));
+        assert_eq!(reader.try_recv(), Ok(TraceLine::Event(of("web"))));
+        tracers.flush();
+        assert!(reader.is_empty());
+        assert_eq!(tracers.lost, 5);
+    }
+
+    #[test]
+    fn unknown_services_and_too_many_tracers_are_refused() {
+        let mut tracers = Tracers::default();
+        let error = tracers.begin(&query(1, Some("wbe")), &model());
+        let error = error.expect_err("there is none");
+        assert!(error.contains("wbe") && error.contains("web"), "{error}");
+        let all: Vec<_> = (0..MOST)
+            .map(|_| tracers.begin(&query(1, None), &model()).expect("a tracer"))
+            .collect();
+        assert!(tracers.begin(&query(1, None), &model()).is_err());
+        drop(all);
+    }
+
+    #[test]
+    fn lines_are_told_apart_by_what_they_say() {
+        for line in [TraceLine::Event(of("web")), TraceLine::Lost { lost: 3 }] {
+            let text = serde_json::to_string(&line).expect("JSON");
+            let back: TraceLine = serde_json::from_str(&text).expect("a line");
+            assert_eq!(back, line);
+        }
+        let lost = serde_json::to_string(&TraceLine::Lost { lost: 3 });
+        assert_eq!(lost.expect("JSON"), r#"{"lost":3}"#);
+    }
 }

@@ -169,3 +169,26 @@ fn waiting(old: &Edge, new: &Edge) -> Vec<&'static str> {
     let differ = all.into_iter().filter(|(_, differs)| *differs);
     differ.map(|(key, _)| key).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_what_cannot_change_live_waits() {
+        let text = super::super::listings::tests::CONFIG;
+        let loaded = config::parse(text, "test.toml").expect("a valid configuration");
+        let old = loaded.config.edge;
+        let mut new = old.clone();
+        new.hold += Duration::from_secs(1);
+        new.deny.push("192.0.2.0/24".parse().expect("a prefix"));
+        new.icmp.echo = !new.icmp.echo;
+        new.tunnel.gue_port += 1;
+        assert_eq!(waiting(&old, &new), Vec::<&str>::new());
+        new.tunnel.prefix4 -= 1;
+        new.limits.flows += 1;
+        assert_eq!(waiting(&old, &new), ["tunnel", "limits"]);
+    }
+}

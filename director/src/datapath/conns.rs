@@ -202,11 +202,7 @@ impl Datapath {
                 source: client::<A>(source, key),
                 destination: SocketAddr::new(service.vip.address, u16::from_be(key as u16)),
                 endpoint,
-                state: ConnState::new(
-                    value.flags(),
-                    flow::flags::CLOSING,
-                    flow::flags::HALF_OPEN,
-                ),
+                state: ConnState::new(value.flags(), flow::flags::CLOSING, flow::flags::HALF_OPEN),
                 idle: value.age(now),
                 nat: None,
             });

@@ -71,7 +71,11 @@ impl Datapath {
         // SAFETY: the ring owns its descriptor for as long as it lives, and never
         // gives it away.
         let watched = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-        Ok(Events(watched.map_err(io::Error::from).context("watching EVENTS")?))
+        Ok(Events(
+            watched
+                .map_err(io::Error::from)
+                .context("watching EVENTS")?,
+        ))
     }
 
     /// Says an event in the terms of the services.

@@ -237,8 +237,16 @@ fn settings(options: &Options, seed: u32) -> Settings {
         nat6_count: nat.v6.len().min(NAT_SOURCES) as u32,
         nat4: [0; NAT_SOURCES],
         nat6: [[0; 4]; NAT_SOURCES],
-        nat4_planes: if options.uses.nat4 { planes(nat.v4.len()) } else { 0 },
-        nat6_planes: if options.uses.nat6 { planes(nat.v6.len()) } else { 0 },
+        nat4_planes: if options.uses.nat4 {
+            planes(nat.v4.len())
+        } else {
+            0
+        },
+        nat6_planes: if options.uses.nat6 {
+            planes(nat.v6.len())
+        } else {
+            0
+        },
         flags: live::flags(options.icmp),
         icmp_rate: options.icmp.rate,
         trace_every: 0,

@@ -4,11 +4,7 @@ use std::borrow::Cow;
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
-use director_ebpf::abi::{
-    ABI_SECTION, ABI_VERSION, FILTER_WORDS, NAT_SOURCES,
-    flow::WAYS,
-    nat,
-};
+use director_ebpf::abi::{ABI_SECTION, ABI_VERSION, FILTER_WORDS, NAT_SOURCES, flow::WAYS, nat};
 use object::{Object as _, ObjectSection as _};
 
 use crate::config::{Limits, NatSources};
@@ -71,7 +67,9 @@ impl Object {
     }
 
     pub(super) fn load(&self, loader: &mut EbpfLoader<'_>) -> Result<aya::Ebpf, aya::EbpfError> {
-        loader.verifier_log_level(aya::VerifierLogLevel::STATS).load(&self.0)
+        loader
+            .verifier_log_level(aya::VerifierLogLevel::STATS)
+            .load(&self.0)
     }
 }
 

@@ -16,17 +16,11 @@ use director_ebpf::{
     },
     flows::{self, Family},
     parse::Packet,
-    ports,
-    steer,
+    ports, steer,
 };
 
 use super::{
-    Datapath,
-    desired::protocol_value,
-    maps::Of,
-    memory::wait_for_readers,
-    plain::wide,
-    slots,
+    Datapath, desired::protocol_value, maps::Of, memory::wait_for_readers, plain::wide, slots,
 };
 
 /// How often [`Datapath::sweep`] is to be called.
@@ -177,7 +171,11 @@ impl Datapath {
 
     /// Slot of a recorded flow.
     fn slot_of<A: Of>(&self, source: A, key: u64, value: FlowValue) -> Option<u32> {
-        let service = self.desired.services.get(value.service() as usize)?.as_ref()?;
+        let service = self
+            .desired
+            .services
+            .get(value.service() as usize)?
+            .as_ref()?;
         let packet = Packet {
             source,
             destination: A::narrow(wide(service.vip.address)),

@@ -91,9 +91,7 @@ fn vlan_id(info: &[LinkInfo]) -> Option<u16> {
         LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
         _ => None,
     })?;
-    let is_other = |it: &InfoVlan| {
-        matches!(it, InfoVlan::Protocol(protocol) if *protocol != VlanProtocol::Ieee8021Q)
-    };
+    let is_other = |it: &InfoVlan| matches!(it, InfoVlan::Protocol(protocol) if *protocol != VlanProtocol::Ieee8021Q);
     if data.iter().any(is_other) {
         return None;
     }
@@ -163,7 +161,11 @@ mod tests {
         let stacked = parsed(3, vec![LinkAttribute::Link(2), tag(8)]);
         let provider = vlan(9, VlanProtocol::Ieee8021Ad);
         let provider = parsed(4, vec![LinkAttribute::Link(1), provider]);
-        let elsewhere = vec![LinkAttribute::Link(1), LinkAttribute::LinkNetNsId(0), tag(9)];
+        let elsewhere = vec![
+            LinkAttribute::Link(1),
+            LinkAttribute::LinkNetNsId(0),
+            tag(9),
+        ];
         let elsewhere = parsed(5, elsewhere);
         let veth = parsed(
             6,

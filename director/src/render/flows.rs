@@ -40,7 +40,16 @@ pub fn conn(conn: &ConnReport) -> String {
 /// Columns of fixed widths, as lines are shown before the next is known. What
 /// is longer moves the rest of its line.
 fn columns(texts: [&str; 8]) -> String {
-    let [protocol, source, destination, state, idle, endpoint, site, nat] = texts;
+    let [
+        protocol,
+        source,
+        destination,
+        state,
+        idle,
+        endpoint,
+        site,
+        nat,
+    ] = texts;
     format!(
         "{protocol:<5}  {source:<21}  {destination:<21}  {state:<11}  {idle:>5}  \
          {endpoint:<20}  {site:<10}  {nat}"

@@ -45,7 +45,11 @@ fn address(text: &str) -> SocketAddr {
 /// Opens connections from ports 40000, 40001, …
 fn open(edge: &mut Edge, client: &str, vip: &str, count: u16) {
     for port in 40_000..40_000 + count {
-        edge.run(&tcp(&format!("{client}:{port}"), &format!("{vip}:80")).syn().frame());
+        edge.run(
+            &tcp(&format!("{client}:{port}"), &format!("{vip}:80"))
+                .syn()
+                .frame(),
+        );
     }
 }
 
@@ -99,7 +103,12 @@ fn nat_flows_are_listed_with_their_ports() {
         (VIP4, "192.0.2.1", NAT4, SERVERS4),
         ("[2001:db8:a::10]", "[2001:db8::1]", NAT6, SERVERS6),
     ] {
-        let service = service(vip.trim_matches(['[', ']']), Protocol::Tcp, Mode::Nat, &servers);
+        let service = service(
+            vip.trim_matches(['[', ']']),
+            Protocol::Tcp,
+            Mode::Nat,
+            &servers,
+        );
         let Some(mut edge) = Edge::with(&service) else {
             return;
         };
@@ -109,10 +118,17 @@ fn nat_flows_are_listed_with_their_ports() {
             let out = edge.run(&tcp(&source, &format!("{vip}:80")).syn().frame());
             let sent = crate::frames::read(&out.frame);
             assert_eq!(sent.source.ip(), nat.parse::<IpAddr>().unwrap());
-            seen.push((address(&source), Some(sent.source), sent.destination.into_parts()));
+            seen.push((
+                address(&source),
+                Some(sent.source),
+                sent.destination.into_parts(),
+            ));
         }
         let all = list(&edge.datapath, &ConnFilter::default());
-        let told: Vec<_> = all.iter().map(|it| (it.source, it.nat, it.endpoint)).collect();
+        let told: Vec<_> = all
+            .iter()
+            .map(|it| (it.source, it.nat, it.endpoint))
+            .collect();
         assert_eq!(told, seen);
         assert!(all.iter().all(|it| it.state == ConnState::Opening));
     }
@@ -162,7 +178,10 @@ fn only_what_is_asked_for_is_listed() {
     for (filter, wanted) in [
         (by_vip, all[20..].to_vec()),
         (by_source, all[20..].to_vec()),
-        (by_endpoint, all.iter().filter(|it| is_there(it)).cloned().collect()),
+        (
+            by_endpoint,
+            all.iter().filter(|it| is_there(it)).cloned().collect(),
+        ),
         (none, Vec::new()),
     ] {
         assert_eq!(list(&edge.datapath, &filter), wanted, "{filter:?}");
@@ -178,13 +197,17 @@ fn a_listing_in_pieces_is_bounded_by_what_is_asked() {
     open(&mut edge, "192.0.2.1", VIP4, 100);
     let mut cursor = Cursor::default();
     let until = Instant::now() + Duration::from_secs(9);
-    let some = edge.datapath.conns(&ConnFilter::default(), &mut cursor, 10, until);
+    let some = edge
+        .datapath
+        .conns(&ConnFilter::default(), &mut cursor, 10, until);
     // To the end of its bucket.
     assert!((10..18).contains(&some.len()), "{}", some.len());
     let past = Instant::now();
     let mut before = cursor;
     while !cursor.is_at_end() {
-        let _ = edge.datapath.conns(&ConnFilter::default(), &mut cursor, 10, past);
+        let _ = edge
+            .datapath
+            .conns(&ConnFilter::default(), &mut cursor, 10, past);
         assert_ne!(cursor, before, "it goes on though time is up");
         before = cursor;
     }
@@ -194,8 +217,13 @@ fn a_listing_in_pieces_is_bounded_by_what_is_asked() {
 fn told(edge: &Edge, events: &mut Events) -> Vec<Told> {
     let runtime = tokio::runtime::Handle::current();
     let read = async { tokio::time::timeout(Duration::from_millis(200), events.read(1000)).await };
-    let events = runtime.block_on(read).map_or_else(|_| Vec::new(), Result::unwrap);
-    events.iter().map(|event| edge.datapath.tell(event)).collect()
+    let events = runtime
+        .block_on(read)
+        .map_or_else(|_| Vec::new(), Result::unwrap);
+    events
+        .iter()
+        .map(|event| edge.datapath.tell(event))
+        .collect()
 }
 
 #[test]
@@ -234,12 +262,18 @@ fn an_event_is_told_for_every_flow_that_begins_or_moves() {
 
     edge.apply(&service, &[EndpointState::Dead, EndpointState::Active]);
     let gone: IpAddr = SERVERS6[0].parse().unwrap();
-    let lost = begun.iter().find(|it| it.endpoint.unwrap().0 == gone).unwrap();
+    let lost = begun
+        .iter()
+        .find(|it| it.endpoint.unwrap().0 == gone)
+        .unwrap();
     edge.run(&tcp(&lost.source.to_string(), &format!("{vip}:80")).frame());
     let moved = told(&edge, &mut events);
     assert_eq!(moved.len(), 1);
     assert_eq!(moved[0].happened, Happened::Moved);
-    assert_eq!(moved[0].endpoint.unwrap().0, SERVERS6[1].parse::<IpAddr>().unwrap());
+    assert_eq!(
+        moved[0].endpoint.unwrap().0,
+        SERVERS6[1].parse::<IpAddr>().unwrap()
+    );
 
     edge.datapath.set_trace(0).unwrap();
     open(&mut edge, "[2001:db8::3]", vip, 5);

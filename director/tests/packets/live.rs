@@ -25,13 +25,17 @@ fn services_that_are_there_learn_of_a_deny_list() {
     };
     let frame = tcp("192.0.2.1:40000", "203.0.113.10:80").syn().frame();
     assert_eq!(edge.run(&frame).action, REDIRECT);
-    edge.datapath.set_deny(&prefixes(&["192.0.2.0/24"])).unwrap();
+    edge.datapath
+        .set_deny(&prefixes(&["192.0.2.0/24"]))
+        .unwrap();
     edge.refuses(&frame, crate::edge::DROP, "denied");
     assert!(edge.datapath.audit().unwrap().is_empty());
     // Services that are applied later know it too.
     edge.apply(&service, &[EndpointState::Active; 2]);
     edge.refuses(&frame, crate::edge::DROP, "denied");
-    edge.datapath.set_deny(&prefixes(&["192.0.3.0/24"])).unwrap();
+    edge.datapath
+        .set_deny(&prefixes(&["192.0.3.0/24"]))
+        .unwrap();
     assert_eq!(edge.run(&frame).action, REDIRECT);
     edge.datapath.set_deny(&[]).unwrap();
     assert_eq!(edge.run(&frame).action, REDIRECT);
@@ -76,7 +80,11 @@ fn a_flow_from_before_a_change_is_explained_by_the_base() {
     let told = explain(&edge, port);
     assert!(told.by_base && !told.by_flow && told.table != drained);
     // A flow that begins now is recorded at its new owner.
-    edge.run(&tcp(&format!("192.0.2.1:{port}"), "203.0.113.10:80").syn().frame());
+    edge.run(
+        &tcp(&format!("192.0.2.1:{port}"), "203.0.113.10:80")
+            .syn()
+            .frame(),
+    );
     let told = explain(&edge, port);
     assert!(told.by_flow && !told.by_base && told.endpoint != drained.0);
     // Once the hold is over, no flow of before is left.

@@ -80,7 +80,12 @@ fn a_deny_list_takes_no_more_than_is_told() {
     let before: u64 = taken(&mut datapath).iter().map(|(_, bytes)| bytes).sum();
     // Far apart, so that the tree needs as many branches as it can have.
     let prefixes: Vec<Prefix> = (0..20_000_u32)
-        .map(|i| Prefix::around(std::net::Ipv6Addr::from((u128::from(i)).reverse_bits()).into(), 64))
+        .map(|i| {
+            Prefix::around(
+                std::net::Ipv6Addr::from((u128::from(i)).reverse_bits()).into(),
+                64,
+            )
+        })
         .collect();
     datapath.set_deny(&prefixes).unwrap();
     let after: u64 = taken(&mut datapath).iter().map(|(_, bytes)| bytes).sum();
