@@ -201,7 +201,7 @@ pub struct TraceRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TraceLine {
-    Event(TraceEvent),
+    Event(Box<TraceEvent>),
     Lost {
         /// Events that this reader was too slow for, since the line before.
         lost: u64,

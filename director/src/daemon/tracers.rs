@@ -117,7 +117,7 @@ impl Tracer {
         }
         self.credit -= u64::from(self.one_in);
         self.tell_lost();
-        let line = TraceLine::Event(event.clone());
+        let line = TraceLine::Event(Box::new(event.clone()));
         let is_lost =
             self.lost > 0 || matches!(self.reader.try_send(line), Err(TrySendError::Full(_)));
         self.lost += u64::from(is_lost);
@@ -231,7 +231,7 @@ mod tests {
         tracers.flush();
         tracers.tell(&of("web"), 1);
         assert_eq!(reader.try_recv(), Ok(TraceLine::Lost { lost: 5 }));
-        assert_eq!(reader.try_recv(), Ok(TraceLine::Event(of("web"))));
+        assert_eq!(reader.try_recv(), Ok(TraceLine::Event(Box::new(of("web")))));
         tracers.flush();
         assert!(reader.is_empty());
         assert_eq!(tracers.lost, 5);
@@ -252,7 +252,10 @@ mod tests {
 
     #[test]
     fn lines_are_told_apart_by_what_they_say() {
-        for line in [TraceLine::Event(of("web")), TraceLine::Lost { lost: 3 }] {
+        for line in [
+            TraceLine::Event(Box::new(of("web"))),
+            TraceLine::Lost { lost: 3 },
+        ] {
             let text = serde_json::to_string(&line).expect("JSON");
             let back: TraceLine = serde_json::from_str(&text).expect("a line");
             assert_eq!(back, line);

@@ -5,10 +5,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use director_core::Protocol;
 use director_ebpf::{
     abi::{Endpoint, Service, Slot, mode},
+    cause::Cause,
     flows,
     parse::Packet,
     scratch::Scratch,
@@ -91,8 +92,10 @@ impl Datapath {
         }
         let view = View::<A>::new(self, &service.value, &packet);
         let mut scratch = Scratch::default();
-        steer::pick(&view, &service.value, &packet, &mut scratch)
-            .map_err(|cause| anyhow::anyhow!("the packet would be dropped: {}", cause.label()))?;
+        steer::pick(&view, &service.value, &packet, &mut scratch).map_err(|cause| match cause {
+            Cause::Reset => anyhow!("its endpoint is dead: the client would be answered with RST"),
+            other => anyhow!("the packet would be dropped: {}", other.label()),
+        })?;
         let pick = scratch.picked();
         let hash = steer::slot_hash(&service.value, &packet, steer::hash(&packet));
         let named = |index: u32| {
