@@ -2,6 +2,10 @@
 //!
 //! `GET /v1/status`, `GET /v1/explain?source=…&destination=…&protocol=…`,
 //! `POST /v1/drain` and `POST /v1/undrain` with a [`DrainRequest`].
+//!
+//! `GET /v1/conns` with the fields of a [`ConnsRequest`] and `GET /v1/trace`
+//! with those of a [`TraceRequest`] are answered line by line: a
+//! [`ConnReport`], or a [`TraceLine`], each.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,6 +20,10 @@ pub struct StatusReport {
     pub started_unix_ms: u64,
     pub interfaces: Vec<InterfaceReport>,
     pub reconciliation: ReconciliationReport,
+    /// How full the kernel's tables are, IPv4's first.
+    pub tables: Vec<TableReport>,
+    /// Flow events that tracers were too slow for, since the start.
+    pub trace_events_lost: u64,
     pub sites: Vec<SiteReport>,
     pub services: Vec<ServiceReport>,
 }
@@ -27,6 +35,21 @@ pub struct InterfaceReport {
     /// `driver`, `generic`, … or `null` where no program runs.
     pub xdp: Option<String>,
     pub up: bool,
+}
+
+/// The tables of one address family, as the last round through them found
+/// them; a round takes up to a minute.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableReport {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Recorded flows.
+    pub flows: u64,
+    pub flow_capacity: u64,
+    /// NAT ports in use.
+    pub nat_ports: u64,
+    /// 0 where no service of the family is in `nat` mode.
+    pub nat_port_capacity: u64,
 }
 
 /// The comparisons of what the kernel holds with what it should hold.
@@ -72,6 +95,8 @@ pub struct ServiceReport {
     pub bytes: u64,
     /// New flows placed by the table.
     pub flows: u64,
+    /// Slots of the table whose flows may be recorded.
+    pub slots_tracked: u64,
     pub endpoints: Vec<EndpointReport>,
 }
 
@@ -117,7 +142,8 @@ pub struct ExplainReport {
     pub endpoint: Option<String>,
     pub site: Option<String>,
     pub address: Option<SocketAddr>,
-    /// `flow` (its record), `table`, or `none` (not a service: passes).
+    /// `flow` (its record), `base` (not recorded: the earlier owner of its
+    /// slot), `table`, or `none` (not a service: passes).
     pub by: String,
     pub slot: Option<u32>,
     /// Where the table would send a new flow, where that is another endpoint.
@@ -125,6 +151,79 @@ pub struct ExplainReport {
     pub verdict: Option<String>,
     /// The same in a sentence.
     pub why: String,
+}
+
+/// Query of `/v1/conns`: flows to which all that is given applies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnsRequest {
+    /// Name of a service.
+    pub service: Option<String>,
+    /// Address or prefix that clients are in.
+    pub source: Option<String>,
+    /// An endpoint's address, or `service/endpoint`.
+    pub endpoint: Option<String>,
+    /// Name of a site.
+    pub site: Option<String>,
+    /// Most flows to list; without it, or 0: all.
+    pub limit: Option<u64>,
+}
+
+/// One recorded flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnReport {
+    pub service: Option<String>,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub protocol: String,
+    /// `None` where it left the configuration.
+    pub endpoint: Option<String>,
+    /// With port 0 where every port stays as it is.
+    pub endpoint_address: SocketAddr,
+    pub site: Option<String>,
+    /// `opening`, `established` or `closing`.
+    pub state: String,
+    /// Seconds since it was last seen, to within eight.
+    pub idle_seconds: u16,
+    /// Address and port that the endpoint sees (`nat` mode).
+    pub nat: Option<SocketAddr>,
+}
+
+/// Query of `/v1/trace`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceRequest {
+    /// Of new, moved and reset flows, one in this many; without it, all.
+    pub one_in: Option<u32>,
+    /// Name of a service.
+    pub service: Option<String>,
+}
+
+/// One line of `/v1/trace`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TraceLine {
+    Event(Box<TraceEvent>),
+    Lost {
+        /// Events that this reader was too slow for, since the line before.
+        lost: u64,
+    },
+}
+
+/// What became of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceEvent {
+    pub time_unix_ms: u64,
+    /// `placed` (new), `moved` (its endpoint is dead) or `reset` (the same,
+    /// and the client was told).
+    pub event: String,
+    pub service: Option<String>,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub protocol: String,
+    /// Those of the packet, such as `syn`; empty for UDP.
+    pub tcp_flags: Vec<String>,
+    pub endpoint: Option<String>,
+    pub endpoint_address: Option<SocketAddr>,
+    pub site: Option<String>,
 }
 
 /// Body of `/v1/drain` and `/v1/undrain`.

@@ -1,5 +1,7 @@
 //! The commands of `director`.
 
+mod flows;
+
 use std::{
     io::IsTerminal as _,
     net::{IpAddr, SocketAddr},
@@ -14,7 +16,7 @@ use crate::{
     api::{DrainReport, DrainRequest, ExplainReport, StatusReport},
     client,
     config::{self, Attach, Loaded},
-    daemon::Daemon,
+    daemon::{Daemon, uses},
     datapath::{self, Decap, Object, Pins},
     net, privilege, render, simulate,
 };
@@ -80,6 +82,16 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// List recorded flows, and NAT ports.
+    ///
+    /// Of a service with track = "auto", only flows that a change of its table
+    /// made necessary are recorded: an empty list does not mean no traffic.
+    Conns(flows::ConnsArgs),
+    /// Tell of new, moved and reset flows as they come, until Ctrl-C.
+    ///
+    /// Events are sampled only while someone traces. Those that come faster than
+    /// they are read are lost, and their number is told.
+    Trace(flows::TraceArgs),
     /// Say what would become of the packets of a capture, by the program that
     /// the kernel runs and without an interface.
     Simulate(simulate::Args),
@@ -189,7 +201,12 @@ async fn run(command: Command) -> Result<ExitCode> {
             let Some(loaded) = load(&path) else {
                 return Ok(ExitCode::from(USAGE));
             };
-            println!("{}", render::summary(&path, &loaded.config));
+            let config = &loaded.config;
+            let edge = &config.edge;
+            let bytes = datapath::memory(&edge.limits, uses(&config.model), &edge.nat);
+            let deny = datapath::deny_memory(edge.deny.len());
+            println!("{}", render::summary(&path, config));
+            println!("{}", render::memory(bytes, deny));
         }
         Command::Status { json, socket } => {
             let report: StatusReport = client::get(&socket.socket, "/v1/status").await?;
@@ -210,7 +227,12 @@ async fn run(command: Command) -> Result<ExitCode> {
                 Proto::Tcp => "tcp",
                 Proto::Udp => "udp",
             };
-            let path = explain_path(source, destination, protocol);
+            let query = client::query(&[
+                ("source", Some(source.to_string())),
+                ("destination", Some(destination.to_string())),
+                ("protocol", Some(protocol.to_owned())),
+            ]);
+            let path = format!("/v1/explain{query}");
             let report: ExplainReport = client::get(&socket.socket, &path).await?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
@@ -218,6 +240,8 @@ async fn run(command: Command) -> Result<ExitCode> {
                 println!("{}", report.why);
             }
         }
+        Command::Conns(args) => flows::conns(args).await?,
+        Command::Trace(args) => flows::trace(args).await?,
         Command::Simulate(args) => {
             let Some(loaded) = load(&args.config) else {
                 return Ok(ExitCode::from(USAGE));
@@ -269,21 +293,6 @@ fn start_logging() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-}
-
-/// Addresses go into a query as they are but for the brackets and colons.
-fn explain_path(source: SocketAddr, destination: SocketAddr, protocol: &str) -> String {
-    let escape = |a: SocketAddr| {
-        a.to_string()
-            .replace('[', "%5B")
-            .replace(']', "%5D")
-            .replace(':', "%3A")
-    };
-    format!(
-        "/v1/explain?source={}&destination={}&protocol={protocol}",
-        escape(source),
-        escape(destination)
-    )
 }
 
 async fn drain(args: &DrainArgs, path: &str) -> Result<()> {

@@ -5,6 +5,7 @@ use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration}
 use anyhow::{Context, Result};
 use axum::{
     Json, Router,
+    body::Body,
     extract::{DefaultBodyLimit, Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -13,26 +14,33 @@ use axum::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::{
-    DrainReport, DrainRequest, ErrorReport, ExplainReport, ExplainRequest, StatusReport,
+    ConnReport, ConnsRequest, DrainReport, DrainRequest, ErrorReport, ExplainReport,
+    ExplainRequest, StatusReport, TraceLine, TraceRequest,
 };
 
 /// Longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Most bytes of a request's body.
 const BODY_LIMIT: usize = 4096;
+/// Most parts of a long answer that are written at once.
+const PARTS: usize = 64;
+
+/// Where an answer goes, or why there is none.
+pub type Answer<T> = oneshot::Sender<Result<T, String>>;
 
 /// Something that the daemon is asked for, and where the answer goes.
 pub enum Request {
     Status(oneshot::Sender<StatusReport>),
-    Explain(
-        ExplainRequest,
-        oneshot::Sender<Result<ExplainReport, String>>,
-    ),
+    Explain(ExplainRequest, Answer<ExplainReport>),
     Drain {
         target: String,
         on: bool,
-        answer: oneshot::Sender<Result<DrainReport, String>>,
+        answer: Answer<DrainReport>,
     },
+    /// The flows come in batches; the asker's end closes where it has enough.
+    Conns(ConnsRequest, Answer<mpsc::Receiver<Vec<ConnReport>>>),
+    /// As `Conns`, and without an end of its own.
+    Trace(TraceRequest, Answer<mpsc::Receiver<TraceLine>>),
     /// Metrics in the OpenMetrics text format.
     Metrics(oneshot::Sender<String>),
 }
@@ -59,6 +67,8 @@ pub fn serve_socket(path: &Path, requests: Requests) -> Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/explain", get(explain))
+        .route("/v1/conns", get(conns))
+        .route("/v1/trace", get(trace))
         .route("/v1/drain", post(drain))
         .route("/v1/undrain", post(undrain))
         .route("/metrics", get(metrics))
@@ -160,6 +170,49 @@ async fn undrain(State(requests): State<Requests>, Json(body): Json<DrainRequest
 
 async fn set_drain(requests: &Requests, target: String, on: bool) -> Response {
     outcome(ask(requests, |answer| Request::Drain { target, on, answer }).await)
+}
+
+async fn conns(State(requests): State<Requests>, Query(query): Query<ConnsRequest>) -> Response {
+    match ask(&requests, |answer| Request::Conns(query, answer)).await {
+        Ok(Ok(batches)) => lines(batches, |batch, out| {
+            batch.iter().try_for_each(|conn| line(conn, out))
+        }),
+        Ok(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, error),
+        Err(response) => response,
+    }
+}
+
+async fn trace(State(requests): State<Requests>, Query(query): Query<TraceRequest>) -> Response {
+    match ask(&requests, |answer| Request::Trace(query, answer)).await {
+        Ok(Ok(events)) => lines(events, line),
+        Ok(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, error),
+        Err(response) => response,
+    }
+}
+
+/// An answer of JSON lines, written as its parts come and no faster than they
+/// are read.
+fn lines<T: Send + 'static>(
+    parts: mpsc::Receiver<T>,
+    write: impl Fn(&T, &mut Vec<u8>) -> serde_json::Result<()> + Send + 'static,
+) -> Response {
+    let body = futures::stream::unfold((parts, write), |(mut parts, write)| async move {
+        let mut some = Vec::new();
+        if parts.recv_many(&mut some, PARTS).await == 0 {
+            return None;
+        }
+        let mut out = Vec::new();
+        let written = some.iter().try_for_each(|part| write(part, &mut out));
+        Some((written.map(|()| out), (parts, write)))
+    });
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (kind, Body::from_stream(body)).into_response()
+}
+
+fn line<T: serde::Serialize>(value: &T, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.push(b'\n');
+    Ok(())
 }
 
 async fn metrics(State(requests): State<Requests>) -> Response {

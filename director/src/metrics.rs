@@ -63,6 +63,11 @@ struct RefusedLabels {
     rule: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FamilyLabels {
+    family: String,
+}
+
 type GaugeF = Gauge<f64, AtomicU64>;
 
 /// The events that the daemon counts.
@@ -212,10 +217,47 @@ fn snapshot(status: &StatusReport, causes: &Causes) -> Registry {
         last,
     );
 
+    let lost: Counter = Counter::default();
+    lost.inc_by(status.trace_events_lost);
+    let help = "Flow events that tracers were too slow for";
+    registry.register("trace_events_lost", help, lost);
+
+    tables(&mut registry, status);
     sites(&mut registry, status);
     services(&mut registry, status);
     endpoints(&mut registry, status);
     registry
+}
+
+fn tables(registry: &mut Registry, status: &StatusReport) {
+    let flows = Family::<FamilyLabels, Gauge>::default();
+    let capacity = Family::<FamilyLabels, Gauge>::default();
+    let ports = Family::<FamilyLabels, Gauge>::default();
+    let port_capacity = Family::<FamilyLabels, Gauge>::default();
+    let set = |gauge: &Family<FamilyLabels, Gauge>, family: &str, value: u64| {
+        let family = family.to_owned();
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        gauge.get_or_create(&FamilyLabels { family }).set(value);
+    };
+    for table in &status.tables {
+        set(&flows, &table.family, table.flows);
+        set(&capacity, &table.family, table.flow_capacity);
+        if table.nat_port_capacity > 0 {
+            set(&ports, &table.family, table.nat_ports);
+            set(&port_capacity, &table.family, table.nat_port_capacity);
+        }
+    }
+    let help = "Recorded flows, as found within the last two minutes";
+    registry.register("flow_records", help, flows);
+    let help = "Flows that there is room to record";
+    registry.register("flow_records_capacity", help, capacity);
+    let help = "NAT ports in use, as found within the last two minutes";
+    registry.register("nat_ports", help, ports);
+    registry.register(
+        "nat_ports_capacity",
+        "NAT ports that there are",
+        port_capacity,
+    );
 }
 
 fn sites(registry: &mut Registry, status: &StatusReport) {
@@ -239,6 +281,7 @@ fn services(registry: &mut Registry, status: &StatusReport) {
     let flows = Family::<ServiceLabels, Counter>::default();
     let published = Family::<ServiceLabels, Gauge>::default();
     let held = Family::<ServiceLabels, Gauge>::default();
+    let tracked = Family::<ServiceLabels, Gauge>::default();
     for service in &status.services {
         let labels = ServiceLabels {
             service: service.name.clone(),
@@ -251,7 +294,12 @@ fn services(registry: &mut Registry, status: &StatusReport) {
             .set(i64::from(service.published));
         held.get_or_create(&labels)
             .set(i64::from(service.held.is_some()));
+        tracked
+            .get_or_create(&labels)
+            .set(i64::try_from(service.slots_tracked).unwrap_or(i64::MAX));
     }
+    let help = "Slots of the table whose flows may be recorded";
+    registry.register("service_slots_tracked", help, tracked);
     registry.register("service_packets", "Packets steered", packets);
     registry.register("service_bytes", "IP bytes from clients", bytes);
     registry.register("service_flows", "Flows placed by the table", flows);

@@ -4,6 +4,8 @@
 //! the kernel tells of, and every five seconds in any case. It also keeps the
 //! neighbours warm, so that the packet path never waits for one.
 
+mod links;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -16,12 +18,14 @@ use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
     packet_route::{
         address::AddressAttribute,
-        link::{LinkAttribute, LinkFlags, LinkXdp, XdpAttached},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteType, RouteVia},
     },
 };
 use tokio::sync::{mpsc, watch};
+
+pub use self::links::Link;
+use self::links::{links_of, way_out};
 
 /// Every change is looked at this long after it was told of, with all others
 /// that came meanwhile.
@@ -40,23 +44,12 @@ pub struct NextHop {
     pub source: [u8; 6],
     /// Largest IP packet that the interface takes, in bytes.
     pub mtu: u16,
+    /// VLAN id that frames carry there; 0: no tag.
+    pub vlan: u16,
 }
 
 /// What is known of the ways to the addresses asked for.
 pub type NextHops = BTreeMap<IpAddr, Option<NextHop>>;
-
-/// An interface of this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    pub index: u32,
-    pub name: String,
-    /// Up, with carrier.
-    pub is_up: bool,
-    pub address: Option<[u8; 6]>,
-    pub mtu: u32,
-    /// How an XDP program runs on it: `driver`, `generic`, …; `None` without one.
-    pub xdp: Option<&'static str>,
-}
 
 /// Starts keeping the ways to `addresses` known. Sends every state that
 /// differs from the one before; ends when the receiver is gone.
@@ -153,11 +146,13 @@ async fn resolve(handle: &Handle, addresses: &[IpAddr], keep_warm: bool) -> Resu
             .get(&interface)
             .filter(|link| link.is_up)
             .and_then(|link| {
+                let (interface, vlan) = way_out(link, &links);
                 Some(NextHop {
                     interface,
-                    destination: *neighbours.get(&(interface, via))?,
+                    destination: *neighbours.get(&(link.index, via))?,
                     source: link.address?,
                     mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+                    vlan,
                 })
             });
         hops.insert(*address, hop);
@@ -231,45 +226,6 @@ async fn neighbours(handle: &Handle) -> Result<HashMap<(u32, IpAddr), [u8; 6]>> 
         }
     }
     Ok(known)
-}
-
-async fn links_of(handle: &Handle) -> Result<Vec<Link>> {
-    let mut links = Vec::new();
-    let mut stream = handle.link().get().execute();
-    while let Some(message) = stream.try_next().await.context("reading interfaces")? {
-        let running = LinkFlags::Up | LinkFlags::LowerUp;
-        let mut link = Link {
-            index: message.header.index,
-            name: String::new(),
-            is_up: message.header.flags.contains(running),
-            address: None,
-            mtu: 0,
-            xdp: None,
-        };
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Address(bytes) => {
-                    link.address = <[u8; 6]>::try_from(bytes.as_slice()).ok();
-                }
-                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::Xdp(xdp) => link.xdp = xdp_mode(&xdp),
-                _ => {}
-            }
-        }
-        links.push(link);
-    }
-    Ok(links)
-}
-
-fn xdp_mode(attributes: &[LinkXdp]) -> Option<&'static str> {
-    attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::Attached(XdpAttached::Driver) => Some("driver"),
-        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
-        LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
-        LinkXdp::Attached(XdpAttached::Multiple) => Some("several"),
-        _ => None,
-    })
 }
 
 /// The interfaces of this host.

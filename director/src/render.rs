@@ -1,5 +1,9 @@
 //! Reports as text for people.
 
+mod flows;
+
+pub use flows::{conn, conns_heading, trace_event};
+
 use std::{
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -8,7 +12,7 @@ use std::{
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use crate::{
-    api::{EndpointReport, ServiceReport, StatusReport},
+    api::{EndpointReport, ServiceReport, StatusReport, TableReport},
     config::Config,
 };
 
@@ -22,6 +26,15 @@ pub fn summary(path: &Path, config: &Config) -> String {
         config.model.sites.len(),
         services.len()
     )
+}
+
+/// How much kernel memory the tables take, and the deny list, in bytes.
+pub fn memory(tables: u64, deny: u64) -> String {
+    let deny = match deny {
+        0 => String::new(),
+        deny => format!(", and up to {} for the deny list", bytes(deny)),
+    };
+    format!("kernel memory: {} for the tables{deny}", bytes(tables))
 }
 
 /// The whole status.
@@ -52,7 +65,11 @@ pub fn status(report: &StatusReport) -> String {
     if let Some(error) = &pass.error {
         out += &format!("; the last one failed: {error}");
     }
-    out += "\n\n";
+    out += "\n";
+    for table in &report.tables {
+        out += &format!("{}\n", table_line(table));
+    }
+    out += "\n";
 
     let mut sites = table(&["SITE", "VERDICT", "SINCE", "WEIGHT", "SHARE"]);
     for site in &report.sites {
@@ -74,6 +91,20 @@ pub fn status(report: &StatusReport) -> String {
         };
     }
     out.truncate(out.trim_end().len());
+    out
+}
+
+fn table_line(table: &TableReport) -> String {
+    let mut out = format!(
+        "flow table {}: {} of {} recorded",
+        table.family, table.flows, table.flow_capacity
+    );
+    if table.nat_port_capacity > 0 {
+        out += &format!(
+            ", {} of {} NAT ports in use",
+            table.nat_ports, table.nat_port_capacity
+        );
+    }
     out
 }
 
@@ -147,6 +178,24 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// Bytes to three digits, in binary units.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = match value {
+        _ if unit == 0 => 0,
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
 /// How long ago, to two units.
 fn age(now: Duration, since_ms: u64) -> String {
     let since = now.saturating_sub(Duration::from_millis(since_ms));
@@ -171,6 +220,7 @@ mod tests {
             packets: 7,
             bytes: 700,
             flows: 1,
+            slots_tracked: 0,
             endpoints: Vec::new(),
         }
     }
@@ -191,12 +241,28 @@ mod tests {
             started_unix_ms: 0,
             interfaces: Vec::new(),
             reconciliation: crate::api::ReconciliationReport::default(),
+            tables: Vec::new(),
+            trace_events_lost: 0,
             sites: Vec::new(),
             services: vec![service("proxy", 443)],
         };
         let text = status(&report);
         let end = "service web: tcp 203.0.113.10:443, mode proxy\n7 packets to this host";
         assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn bytes_have_three_digits() {
+        for (count, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1.00 KiB"),
+            (10 << 20, "10.0 MiB"),
+            (640 << 20, "640 MiB"),
+            (3 << 29, "1.50 GiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
     }
 
     #[test]

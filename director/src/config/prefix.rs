@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
 };
 
 /// The addresses that have their first bits in common. The bits after those are
@@ -46,6 +47,27 @@ impl Prefix {
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+/// An address, or a prefix; its address may be any that is in it.
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address.parse::<IpAddr>(), length.parse().ok()),
+            None => (text.parse(), Some(u8::MAX)),
+        };
+        let fault = || format!("{text} is no address or prefix, as in 192.0.2.0/24");
+        let address = address.map_err(|_| fault())?;
+        let is_prefix = text.contains('/');
+        match length {
+            Some(length) if !is_prefix || length <= bits(address) => {
+                Ok(Self::around(address, length))
+            }
+            _ => Err(fault()),
+        }
     }
 }
 
@@ -113,5 +135,31 @@ mod tests {
             assert!(!prefix.contains(ip(outside)), "{outside}");
         }
         assert!(!Prefix::around(ip("::"), 0).contains(ip("192.0.2.64")));
+    }
+
+    #[test]
+    fn prefixes_are_read_and_nothing_else_is() {
+        for (text, shown) in [
+            ("192.0.2.77", "192.0.2.77/32"),
+            ("192.0.2.77/24", "192.0.2.0/24"),
+            ("2001:db8::77", "2001:db8::77/128"),
+            ("2001:db8::77/32", "2001:db8::/32"),
+        ] {
+            assert_eq!(
+                text.parse().map(|it: Prefix| it.to_string()),
+                Ok(shown.to_owned())
+            );
+        }
+        for text in [
+            "",
+            "/24",
+            "192.0.2.0/33",
+            "192.0.2.0/",
+            "2001:db8::/129",
+            "web",
+            "1.2.3.4/-1",
+        ] {
+            assert!(text.parse::<Prefix>().is_err(), "{text}");
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! The one event loop: everything that happens becomes an event to the core,
 //! and what the core commands is done here, in order.
 
+mod listings;
+mod names;
 mod report;
 mod start;
+mod tracers;
+mod upkeep;
 
 use std::{
     collections::HashMap,
@@ -14,6 +18,7 @@ use std::{
 
 use anyhow::Result;
 use director_core::{Command, Core, EndpointRef, Event, Notice, Target};
+use director_ebpf::abi::event::FlowEvent;
 use health_probes::{Prober, Report};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -22,18 +27,21 @@ use tokio::{
 
 use crate::{
     api::{DrainReport, ReconciliationReport},
-    config::{self, Config},
+    config::Config,
     control::Request,
-    datapath::{Datapath, Hop},
+    datapath::{Datapath, Events, Hop, SWEEP_EVERY},
     metrics::Metrics,
     net::{NextHop, NextHops},
     probes,
 };
 
 pub use self::start::uses;
+use self::{listings::Listings, names::Names, tracers::Tracers};
 
 /// How often the maps are compared with what they should hold.
 const RECONCILE: Duration = Duration::from_secs(5);
+/// Flow events that are taken at once.
+const EVENTS: usize = 256;
 
 /// A running daemon.
 pub struct Daemon {
@@ -51,6 +59,11 @@ pub struct Daemon {
     /// Endpoint addresses that the network watcher is to look after.
     addresses: watch::Sender<Vec<IpAddr>>,
     inputs: Inputs,
+    listings: Listings,
+    events: Events,
+    tracers: Tracers,
+    /// What flow events are named by.
+    names: Names,
     /// Held for as long as the daemon runs: one per socket.
     _lock: start::Lock,
 }
@@ -96,6 +109,11 @@ enum Input {
     Report(Report<EndpointRef>),
     Hops(NextHops),
     Request(Request),
+    /// The reader of a listing takes more.
+    List(usize),
+    Events(std::io::Result<Vec<FlowEvent>>),
+    TracerGone,
+    Sweep,
     Reconcile,
     Reload,
     Stop,
@@ -111,12 +129,18 @@ impl Daemon {
         let mut reconcile = tokio::time::interval(RECONCILE);
         reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         reconcile.tick().await;
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let inputs = &mut self.inputs;
             let input = tokio::select! {
                 Some(report) = inputs.reports.recv() => Input::Report(report),
                 Some(hops) = inputs.hops.recv() => Input::Hops(hops),
                 Some(request) = inputs.requests.recv() => Input::Request(request),
+                which = self.listings.ready() => Input::List(which),
+                events = self.events.read(EVENTS), if !self.tracers.is_empty() => Input::Events(events),
+                () = self.tracers.gone() => Input::TracerGone,
+                _ = sweep.tick() => Input::Sweep,
                 _ = reconcile.tick() => Input::Reconcile,
                 _ = inputs.hangup.recv() => Input::Reload,
                 _ = inputs.terminate.recv() => Input::Stop,
@@ -126,10 +150,17 @@ impl Daemon {
                 Input::Report(report) => self.report(report),
                 Input::Hops(hops) => self.hops(hops),
                 Input::Request(request) => self.request(request).await,
+                Input::List(which) => self.listings.advance(which, &self.datapath),
+                Input::Events(events) => self.flow_events(events),
+                Input::TracerGone => self.tracers_changed(),
+                Input::Sweep => self.sweep(),
                 Input::Reconcile => self.reconcile(),
                 Input::Reload => self.reload(),
                 Input::Stop => break,
             }
+        }
+        if let Err(error) = self.datapath.set_trace(0) {
+            tracing::warn!("tracing could not be turned off: {error:#}");
         }
         let _ = std::fs::remove_file(&self.config.edge.socket);
         tracing::info!("stopped; steering stays in place (`director unload` removes it)");
@@ -267,64 +298,6 @@ impl Daemon {
         }
     }
 
-    /// Compares what the kernel holds with what it should hold, and repairs.
-    fn reconcile(&mut self) {
-        self.reconciliation.passes += 1;
-        self.reconciliation.last_unix_ms = Some(self.clock.unix_ms(self.clock.now()));
-        self.reconciliation.error = None;
-        match self.datapath.audit() {
-            Ok(differences) => {
-                for difference in differences {
-                    self.reconciliation.repairs += 1;
-                    self.metrics.repair(difference.map);
-                    tracing::warn!("repaired {difference}");
-                }
-            }
-            Err(error) => {
-                tracing::error!("the maps could not be compared: {error:#}");
-                self.reconciliation.error = Some(format!("{error:#}"));
-            }
-        }
-        for interface in self.config.edge.interfaces.clone() {
-            match self.datapath.attach(&interface, self.config.edge.attach) {
-                Ok(crate::datapath::Attached::Kept) => {}
-                Ok(crate::datapath::Attached::New(mode)) => {
-                    self.reconciliation.repairs += 1;
-                    self.metrics.repair("link");
-                    tracing::warn!(interface, "attached again, mode {mode}");
-                }
-                Err(error) => {
-                    tracing::error!("{error:#}");
-                    self.reconciliation.error = Some(format!("{error:#}"));
-                }
-            }
-        }
-    }
-
-    /// Reads the configuration again: services, sites and probes change, what
-    /// [edge] says waits for a restart. A file with errors changes nothing.
-    fn reload(&mut self) {
-        let loaded = match config::load(&self.path) {
-            Ok(loaded) => loaded,
-            Err(errors) => {
-                tracing::error!("the configuration stays as it was:\n{errors}");
-                return;
-            }
-        };
-        let mut config = loaded.config;
-        if config.edge != self.config.edge {
-            tracing::warn!("changes under [edge] take effect at the next start");
-            config.edge = self.config.edge.clone();
-        }
-        self.config = config;
-        self.addresses
-            .send_replace(start::endpoint_addresses(&self.config.model));
-        // Before the event: the paces that it tells are then not lost.
-        self.prober.set_targets(probes::targets(&self.config.model));
-        self.event(Event::Model(self.config.model.clone()));
-        tracing::info!("configuration loaded again");
-    }
-
     async fn request(&mut self, request: Request) {
         // Where the asker has gone meanwhile, nobody misses the answer.
         match request {
@@ -335,6 +308,13 @@ impl Daemon {
                 let counters = self.counters();
                 let status = self.status(&counters).await;
                 let _ = answer.send(self.metrics.text(&status, &report::causes(&counters)));
+            }
+            Request::Conns(query, answer) => {
+                let _ = answer.send(self.listings.begin(&query, &self.config.model));
+            }
+            Request::Trace(query, answer) => {
+                let _ = answer.send(self.tracers.begin(&query, &self.config.model));
+                self.tracers_changed();
             }
             Request::Explain(query, answer) => {
                 let _ = answer.send(self.explain(&query));
@@ -386,7 +366,7 @@ fn to_hop(hop: NextHop) -> Hop {
         destination: hop.destination,
         source: hop.source,
         mtu: hop.mtu,
-        vlan: 0,
+        vlan: hop.vlan,
     }
 }
 

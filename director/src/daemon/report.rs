@@ -8,9 +8,9 @@ use super::Daemon;
 use crate::{
     api::{
         EndpointReport, ExplainReport, ExplainRequest, InterfaceReport, ServiceReport, SiteReport,
-        StatusReport,
+        StatusReport, TableReport,
     },
-    datapath::{Counters, Explanation, Total, Tuple, Vip},
+    datapath::{Counters, Explanation, TableUse, Total, Tuple, Vip},
     metrics::Causes,
     net,
 };
@@ -30,7 +30,12 @@ impl Daemon {
             .iter()
             .map(|(vip, ip, port, total)| ((*vip, *ip, *port), *total))
             .collect();
-        let by_service: HashMap<Vip, Total> = counters.services.iter().copied().collect();
+        let by_service: HashMap<Vip, (Total, usize)> = counters
+            .services
+            .iter()
+            .zip(&counters.tracked)
+            .map(|((vip, total), (_, tracked))| (*vip, (*total, *tracked)))
+            .collect();
         let status = self.core.status();
         let sites = status.sites.iter().map(|site| SiteReport {
             name: site.name.to_string(),
@@ -54,6 +59,8 @@ impl Daemon {
             started_unix_ms: self.clock.unix_ms(Default::default()),
             interfaces: self.interfaces().await,
             reconciliation: self.reconciliation.clone(),
+            tables: self.datapath.table_use().iter().map(table).collect(),
+            trace_events_lost: self.tracers.lost,
             sites: sites.collect(),
             services: services.collect(),
         }
@@ -75,7 +82,7 @@ impl Daemon {
     fn service(
         &self,
         service: &ServiceStatus,
-        by_service: &HashMap<Vip, Total>,
+        by_service: &HashMap<Vip, (Total, usize)>,
         by_endpoint: &HashMap<(Vip, std::net::IpAddr, u16), Total>,
     ) -> ServiceReport {
         let vip = Vip {
@@ -107,7 +114,7 @@ impl Daemon {
                 flows: total.flows,
             }
         });
-        let total = by_service.get(&vip).copied().unwrap_or_default();
+        let (total, tracked) = by_service.get(&vip).copied().unwrap_or_default();
         ServiceReport {
             name: service.name.to_string(),
             vip: service.vip,
@@ -126,6 +133,7 @@ impl Daemon {
             packets: total.packets,
             bytes: total.bytes,
             flows: total.flows,
+            slots_tracked: tracked as u64,
             endpoints: endpoints.collect(),
         }
     }
@@ -193,6 +201,11 @@ impl Daemon {
             format!(
                 "{name}: the flow is recorded there, and slot {slot} of the table says the same"
             )
+        } else if found.by_base {
+            format!(
+                "{name}: no record of the flow, so it began before slot {slot} of the table passed to {}, which a new flow would go to",
+                table_name.as_deref().unwrap_or("another endpoint")
+            )
         } else {
             format!("{name}: no record of the flow; slot {slot} of the table belongs to it")
         };
@@ -202,7 +215,12 @@ impl Daemon {
             verdict: endpoint.map(|e| e.verdict.to_string()),
             endpoint: Some(name),
             address: Some((found.endpoint, found.port).into()),
-            by: if found.by_flow { "flow" } else { "table" }.to_owned(),
+            by: match (found.by_flow, found.by_base) {
+                (true, _) => "flow",
+                (false, true) => "base",
+                (false, false) => "table",
+            }
+            .to_owned(),
             slot: Some(slot),
             table_endpoint: elsewhere.then_some(table_name).flatten(),
             why,
@@ -219,7 +237,17 @@ pub(super) fn causes(counters: &Counters) -> Causes {
         .collect()
 }
 
-fn protocol_name(protocol: Protocol) -> &'static str {
+fn table(table: &TableUse) -> TableReport {
+    TableReport {
+        family: format!("ipv{}", table.family),
+        flows: table.flows,
+        flow_capacity: table.flow_capacity,
+        nat_ports: table.nat_ports,
+        nat_port_capacity: table.nat_capacity,
+    }
+}
+
+pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",

@@ -15,7 +15,7 @@ use health_probes::Prober;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{mpsc, watch};
 
-use super::{Clock, Daemon, Inputs, signals};
+use super::{Clock, Daemon, Inputs, Listings, Names, Tracers, signals};
 use crate::{
     api::ReconciliationReport,
     config::Config,
@@ -39,7 +39,10 @@ impl Daemon {
         preflight(&config).await?;
         let (terminate, interrupt, hangup) = signals()?;
         let options = Options::new(&config.edge, uses(&config.model))?;
-        let (datapath, held) = Datapath::open(&options)?;
+        let (mut datapath, held) = Datapath::open(&options)?;
+        // Before services, so that none is published without it.
+        datapath.set_deny(&config.edge.deny)?;
+        let events = datapath.events()?;
 
         let (report_sender, reports) = mpsc::channel(1024);
         let (hop_sender, hops) = mpsc::channel(16);
@@ -65,6 +68,10 @@ impl Daemon {
                 interrupt,
                 hangup,
             },
+            listings: Listings::default(),
+            events,
+            tracers: Tracers::default(),
+            names: Names::new(&config.model),
             path,
             config,
             _lock: lock,

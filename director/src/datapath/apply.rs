@@ -219,11 +219,15 @@ impl Datapath {
         let written = self.write_addresses(&mut Vec::new());
         self.desired.services[index] = known;
         written?;
-        let (vip, value) = (&service.vip, P(service.value));
+        self.write_service(&service.vip, service.value)
+    }
+
+    /// Writes what packets find at a VIP.
+    pub(super) fn write_service(&mut self, vip: &Vip, value: Service) -> Result<()> {
         if vip.address.is_ipv4() {
-            insert(&mut self.maps.v4.services, P(service_key(vip)), value)
+            insert(&mut self.maps.v4.services, P(service_key(vip)), P(value))
         } else {
-            insert(&mut self.maps.v6.services, P(service_key(vip)), value)
+            insert(&mut self.maps.v6.services, P(service_key(vip)), P(value))
         }
         .context("writing SERVICES")
     }

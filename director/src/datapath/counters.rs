@@ -28,6 +28,8 @@ pub struct Total {
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     pub services: Vec<(Vip, Total)>,
+    /// How many slots of each service's table flows are recorded for.
+    pub tracked: Vec<(Vip, usize)>,
     /// By service, address and port of the endpoint.
     pub endpoints: Vec<(Vip, IpAddr, u16, Total)>,
     pub causes: Vec<(Cause, u64)>,
@@ -44,6 +46,8 @@ impl Datapath {
             let Some(service) = service else { continue };
             let total = total(&self.maps.service_counters, index)?;
             counters.services.push((service.vip, total));
+            let tracked = service.slots.iter().filter(|slot| slot.is_tracked());
+            counters.tracked.push((service.vip, tracked.count()));
         }
         for (index, entry) in self.desired.endpoints.iter().enumerate() {
             let service = self.desired.services.get(entry.service as usize);

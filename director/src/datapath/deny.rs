@@ -8,6 +8,8 @@ use aya::maps::{
     lpm_trie::{Key, LpmTrie},
 };
 
+use director_ebpf::abi::service_flags;
+
 use super::{
     Datapath,
     plain::{P, wide},
@@ -15,8 +17,8 @@ use super::{
 use crate::config::Prefix;
 
 impl Datapath {
-    /// Brings the deny list to these prefixes. Services learn whether there is
-    /// any when they are next applied.
+    /// Brings the deny list to these prefixes, and tells the services that are
+    /// there whether there is any.
     ///
     /// # Errors
     /// When a map cannot be read or written.
@@ -31,7 +33,27 @@ impl Datapath {
         bring(&mut self.maps.v4.deny, v4.collect()).context("writing DENY4")?;
         bring(&mut self.maps.v6.deny, of_family(false).collect()).context("writing DENY6")?;
         self.has_deny = !prefixes.is_empty();
-        Ok(())
+        self.publish_deny()
+    }
+
+    /// Publishes services anew that know otherwise of the deny list.
+    fn publish_deny(&mut self) -> Result<()> {
+        for index in 0..self.desired.services.len() {
+            let Some(service) = &mut self.desired.services[index] else {
+                continue;
+            };
+            let before = service.value.flags;
+            if self.has_deny {
+                service.value.flags |= service_flags::DENY;
+            } else {
+                service.value.flags &= !service_flags::DENY;
+            }
+            if service.value.flags != before {
+                let (vip, value) = (service.vip, service.value);
+                self.write_service(&vip, value)?;
+            }
+        }
+        self.write_addresses(&mut Vec::new())
     }
 }
 

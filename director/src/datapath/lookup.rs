@@ -5,10 +5,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use director_core::Protocol;
 use director_ebpf::{
     abi::{Endpoint, Service, Slot, mode},
+    cause::Cause,
     flows,
     parse::Packet,
     scratch::Scratch,
@@ -41,6 +42,9 @@ pub struct Explanation {
     pub port: u16,
     /// The flow's record decides, not the table.
     pub by_flow: bool,
+    /// The slot's earlier owner has it: the flow is not recorded, so it began
+    /// before the slot changed hands.
+    pub by_base: bool,
     /// Slot of the table that the flow falls on.
     pub slot: u32,
     /// Endpoint that the table has at that slot, which is where a new
@@ -88,21 +92,27 @@ impl Datapath {
         }
         let view = View::<A>::new(self, &service.value, &packet);
         let mut scratch = Scratch::default();
-        steer::pick(&view, &service.value, &packet, &mut scratch)
-            .map_err(|cause| anyhow::anyhow!("the packet would be dropped: {}", cause.label()))?;
+        steer::pick(&view, &service.value, &packet, &mut scratch).map_err(|cause| match cause {
+            Cause::Reset => anyhow!("its endpoint is dead: the client would be answered with RST"),
+            other => anyhow!("the packet would be dropped: {}", other.label()),
+        })?;
         let pick = scratch.picked();
         let hash = steer::slot_hash(&service.value, &packet, steer::hash(&packet));
         let named = |index: u32| {
             let e = self.desired.endpoints.get(index as usize)?;
             Some((address(e.address, e.family), u16::from_be(e.port)))
         };
-        let owner = Tables::<A>::slot(&view, &service.value, hash).map(Slot::current);
+        let slot = Tables::<A>::slot(&view, &service.value, hash);
+        let owner = slot.map(Slot::current);
+        let by_flow = pick.is(picked::RECORDED);
+        let is_earlier = |slot: Slot| slot.base() != slot.current() && slot.base() == pick.endpoint;
         let (endpoint, port) = named(pick.endpoint).context("the table names no endpoint")?;
         Ok(Some(Explanation {
             vip: service.vip,
             endpoint,
             port,
-            by_flow: pick.is(picked::RECORDED),
+            by_flow,
+            by_base: !by_flow && slot.is_some_and(is_earlier),
             slot: steer::slot(hash, self.table_size as u32),
             table: owner.and_then(named).context("the service has no table")?,
         }))

@@ -10,10 +10,13 @@ mod adopt;
 mod apply;
 mod attach;
 mod audit;
+mod conns;
 mod counters;
 mod decap;
 mod deny;
 mod desired;
+mod events;
+mod live;
 mod lookup;
 mod maps;
 mod memory;
@@ -29,17 +32,20 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, programs::Xdp};
 use director_core::{EndpointState, Mode};
-use director_ebpf::abi::{ABI_VERSION, NAT_SOURCES, Settings, settings_flags, state};
+use director_ebpf::abi::{ABI_VERSION, NAT_SOURCES, Settings, state};
 
 pub use self::{
     attach::{Attached, AttachedMode},
     audit::Difference,
+    conns::{Conn, ConnFilter, ConnState, Cursor},
     counters::{Counters, Total},
     decap::{Decap, remove as remove_decap, start as start_decap},
     desired::Vip,
+    events::{Events, Happened, Told},
     lookup::{Explanation, Tuple},
-    object::{Object, Uses, memory},
+    object::{Object, Uses, deny_memory, memory},
     pins::Pins,
+    sweep::{SWEEP_EVERY, TableUse},
 };
 use self::{
     desired::Desired,
@@ -231,9 +237,17 @@ fn settings(options: &Options, seed: u32) -> Settings {
         nat6_count: nat.v6.len().min(NAT_SOURCES) as u32,
         nat4: [0; NAT_SOURCES],
         nat6: [[0; 4]; NAT_SOURCES],
-        nat4_planes: if options.uses.nat4 { planes(nat.v4.len()) } else { 0 },
-        nat6_planes: if options.uses.nat6 { planes(nat.v6.len()) } else { 0 },
-        flags: if options.icmp.echo { settings_flags::ECHO } else { 0 },
+        nat4_planes: if options.uses.nat4 {
+            planes(nat.v4.len())
+        } else {
+            0
+        },
+        nat6_planes: if options.uses.nat6 {
+            planes(nat.v6.len())
+        } else {
+            0
+        },
+        flags: live::flags(options.icmp),
         icmp_rate: options.icmp.rate,
         trace_every: 0,
         gue_port: options.tunnel.gue_port.to_be(),

@@ -73,7 +73,9 @@ impl Object {
     }
 
     pub(super) fn load(&self, loader: &mut EbpfLoader<'_>) -> Result<aya::Ebpf, aya::EbpfError> {
-        loader.verifier_log_level(aya::VerifierLogLevel::STATS).load(&self.0)
+        loader
+            .verifier_log_level(aya::VerifierLogLevel::STATS)
+            .load(&self.0)
     }
 }
 
@@ -189,6 +191,13 @@ pub fn memory(limits: &Limits, uses: Uses, nat: &NatSources) -> u64 {
     sizes(limits, uses, nat)
         .map(|(name, entries)| u64::from(entries) * bytes(name))
         .sum()
+}
+
+/// Bytes of kernel memory that a deny list of this many prefixes takes, at most.
+#[must_use]
+pub fn deny_memory(prefixes: usize) -> u64 {
+    // A node of up to 64 bytes, and one where two prefixes part.
+    prefixes as u64 * 2 * 64
 }
 
 #[cfg(test)]

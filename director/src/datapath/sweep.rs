@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -11,74 +12,131 @@ use director_ebpf::{
     abi::{
         Slot, TCP,
         flow::{BUSY, EMPTY, FlowValue, WAYS},
+        nat,
     },
     flows::{self, Family},
     parse::Packet,
-    steer,
+    ports, steer,
 };
 
 use super::{
-    Datapath,
-    desired::protocol_value,
-    maps::Of,
-    memory::wait_for_readers,
-    plain::wide,
-    slots,
+    Datapath, desired::protocol_value, maps::Of, memory::wait_for_readers, plain::wide, slots,
 };
 
-/// Buckets looked at per call: about a millisecond's worth.
-const SLICE: usize = 16_384;
+/// How often [`Datapath::sweep`] is to be called.
+pub const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// Calls of a round through large tables: a minute's worth.
+const CALLS: usize = 240;
+/// Buckets looked at per call, at least: a fraction of a millisecond's worth.
+const SLICE: usize = 2_048;
 
 /// How far the round through the tables has come.
 #[derive(Default)]
 pub struct Sweep {
-    next4: usize,
-    next6: usize,
+    /// Calls of this round so far.
+    calls: usize,
     /// When the round began.
     began: Option<Instant>,
     /// Slots with records, by service.
     live: HashMap<u32, HashSet<u32>>,
-    /// Records found in this round so far.
-    records: u64,
-    /// Records found in the last whole round.
-    pub total: u64,
+    /// Found in this round so far, by family.
+    found: [Found; 2],
+    /// Found in the last whole round.
+    last: [Found; 2],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Found {
+    flows: u64,
+    nat_ports: u64,
+}
+
+/// How full the tables of a family are, as the last whole round found them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableUse {
+    /// 4 or 6.
+    pub family: u8,
+    pub flows: u64,
+    /// Flows that there is room for, were they spread evenly.
+    pub flow_capacity: u64,
+    pub nat_ports: u64,
+    /// 0 where no service of the family is in `nat` mode.
+    pub nat_capacity: u64,
 }
 
 impl Datapath {
-    /// Looks at the next slice of the flow tables; to be called every few
-    /// seconds. At the end of a round, slots whose last change is longer ago
-    /// than `hold` are settled, and those without records are no longer looked
-    /// up.
+    /// Looks at the next slice of the tables; to be called every
+    /// [`SWEEP_EVERY`]. At the end of a round, slots whose last change is longer
+    /// ago than `hold` are settled, and those without records are no longer
+    /// looked up.
     pub fn sweep(&mut self, hold: Duration) {
         let mut sweep = std::mem::take(&mut self.sweep);
         let began = *sweep.began.get_or_insert_with(Instant::now);
         let now = seconds();
-        let buckets4 = self.maps.v4.flows.len();
-        let buckets6 = self.maps.v6.flows.len();
-        // Both tables in about as many calls.
-        let step4 = SLICE.max(buckets4 / 64);
-        let step6 = SLICE.max(buckets6 / 64);
-        let end4 = (sweep.next4 + step4).min(buckets4);
-        let end6 = (sweep.next6 + step6).min(buckets6);
-        self.look::<u32>(sweep.next4..end4, now, &mut sweep);
-        self.look::<[u32; 4]>(sweep.next6..end6, now, &mut sweep);
-        (sweep.next4, sweep.next6) = (end4, end6);
-        if end4 == buckets4 && end6 == buckets6 {
+        let is_end4 = self.look_at::<u32>(now, &mut sweep);
+        let is_end6 = self.look_at::<[u32; 4]>(now, &mut sweep);
+        sweep.calls += 1;
+        if is_end4 && is_end6 {
             self.settle(hold, began, &sweep.live);
             sweep = Sweep {
-                total: sweep.records,
+                last: sweep.found,
                 ..Sweep::default()
             };
         }
         self.sweep = sweep;
     }
 
-    /// Flow records found in the last whole round.
-    pub fn records(&self) -> u64 {
-        self.sweep.total
+    /// How full the tables are, IPv4's first.
+    #[must_use]
+    pub fn table_use(&self) -> [TableUse; 2] {
+        [self.table_use_of::<u32>(), self.table_use_of::<[u32; 4]>()]
     }
 
-    fn look<A: Of>(&self, buckets: std::ops::Range<usize>, now: u16, sweep: &mut Sweep) {
+    fn table_use_of<A: Of>(&self) -> TableUse {
+        let maps = A::maps(&self.maps);
+        let found = self.sweep.last[place::<A>()];
+        let spans = maps.nat.len() / nat::SPAN as usize;
+        let usable = (nat::SPAN - nat::FIRST) as usize;
+        TableUse {
+            family: A::FAMILY,
+            flows: found.flows,
+            flow_capacity: (maps.flows.len() * WAYS) as u64,
+            nat_ports: found.nat_ports,
+            nat_capacity: (spans * usable * WAYS) as u64,
+        }
+    }
+
+    /// Looks at the next slice of a family's tables. Returns whether it was the
+    /// last.
+    fn look_at<A: Of>(&self, now: u16, sweep: &mut Sweep) -> bool {
+        let maps = A::maps(&self.maps);
+        let (flows, nat) = (maps.flows.len(), maps.nat.len());
+        let calls = sweep.calls;
+        self.look::<A>(slice(calls, flows), now, sweep);
+        let ports = self.look_at_ports::<A>(slice(calls, nat), now);
+        sweep.found[place::<A>()].nat_ports += ports;
+        slice(calls, flows).end == flows && slice(calls, nat).end == nat
+    }
+
+    /// Counts the ports that are taken.
+    fn look_at_ports<A: Of>(&self, buckets: Range<usize>, now: u16) -> u64 {
+        let table = &A::maps(&self.maps).nat;
+        let mut taken = 0;
+        for index in buckets {
+            let bucket = table.pointer(index);
+            for way in 0..WAYS {
+                // SAFETY: a live bucket, and `way` within it.
+                let (key, value) = unsafe {
+                    let value = FlowValue(flows::value_at(bucket, way).read_volatile());
+                    (flows::key_at(bucket, way).read_volatile(), value)
+                };
+                taken += u64::from(key > BUSY && !ports::is_over(value, now));
+            }
+        }
+        taken
+    }
+
+    fn look<A: Of>(&self, buckets: Range<usize>, now: u16, sweep: &mut Sweep) {
         let table = &A::maps(&self.maps).flows;
         for index in buckets {
             let bucket = table.pointer(index);
@@ -93,7 +151,7 @@ impl Datapath {
                     unsafe { forget::<A>(bucket, way, key, |value| self.is_over(value, now)) };
                     continue;
                 }
-                sweep.records += 1;
+                sweep.found[place::<A>()].flows += 1;
                 // SAFETY: as above.
                 let source = unsafe { A::source(bucket, way, key) };
                 if let Some(slot) = self.slot_of(source, key, value) {
@@ -103,7 +161,7 @@ impl Datapath {
         }
     }
 
-    fn is_over(&self, value: FlowValue, now: u16) -> bool {
+    pub(super) fn is_over(&self, value: FlowValue, now: u16) -> bool {
         let Some(Some(service)) = self.desired.services.get(value.service() as usize) else {
             return true;
         };
@@ -113,7 +171,11 @@ impl Datapath {
 
     /// Slot of a recorded flow.
     fn slot_of<A: Of>(&self, source: A, key: u64, value: FlowValue) -> Option<u32> {
-        let service = self.desired.services.get(value.service() as usize)?.as_ref()?;
+        let service = self
+            .desired
+            .services
+            .get(value.service() as usize)?
+            .as_ref()?;
         let packet = Packet {
             source,
             destination: A::narrow(wide(service.vip.address)),
@@ -236,8 +298,46 @@ unsafe fn forget<A: Family>(
     }
 }
 
-/// Seconds of the clock that the program uses, modulo 65,536.
-pub(super) fn seconds() -> u16 {
+/// The `call`th slice of a table of this many buckets.
+fn slice(call: usize, buckets: usize) -> Range<usize> {
+    let step = buckets.div_ceil(CALLS).max(SLICE);
+    (call * step).min(buckets)..((call + 1) * step).min(buckets)
+}
+
+fn place<A: Of>() -> usize {
+    usize::from(A::FAMILY == 6)
+}
+
+/// The clock that the program uses.
+pub(super) fn monotonic() -> Duration {
     let now = nix::time::ClockId::CLOCK_MONOTONIC.now();
-    now.map_or(0, |now| now.tv_sec() as u16)
+    now.map_or(Duration::ZERO, Duration::from)
+}
+
+/// Its seconds, modulo 65,536.
+pub(super) fn seconds() -> u16 {
+    monotonic().as_secs() as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_cover_a_table_once_within_a_minute() {
+        for buckets in [1, SLICE, SLICE + 1, 1 << 18, (1 << 22) + 7] {
+            let mut next = 0;
+            let mut calls = 0;
+            while next < buckets {
+                let slice = slice(calls, buckets);
+                assert_eq!(slice.start, next);
+                assert!(slice.end > next);
+                next = slice.end;
+                calls += 1;
+            }
+            assert_eq!(next, buckets);
+            assert!(SWEEP_EVERY * calls as u32 <= Duration::from_secs(60));
+            assert!(slice(calls, buckets).is_empty());
+        }
+    }
 }
