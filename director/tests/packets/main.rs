@@ -6,8 +6,10 @@
 
 mod adopt;
 mod audit;
+mod chain;
 mod edge;
 mod frames;
 mod nat;
+mod quic;
 mod refused;
 mod tunnel;
