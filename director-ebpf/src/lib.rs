@@ -18,6 +18,7 @@ pub mod cause;
 pub mod flows;
 pub mod parse;
 pub mod ports;
+pub mod quic;
 pub mod rewrite;
 pub mod scratch;
 pub mod steer;

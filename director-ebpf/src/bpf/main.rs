@@ -127,7 +127,7 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
         return Err(Cause::HopLimit);
     }
     let scratch = maps::scratch().ok_or(Cause::NoEndpoint)?;
-    let is_named = service.affinity == affinity::QUIC && quic::server(ctx, packet, service, scratch);
+    let is_named = service.affinity == affinity::QUIC && quic::pick(ctx, packet, service, scratch);
     if !is_named {
         let picked = steer::pick(&KernelTables, service, packet, scratch);
         let pick = scratch.picked();

@@ -21,12 +21,12 @@ use crate::{
 };
 
 /// A place to pin, in namespaces of this thread's own.
-struct Place {
+pub struct Place {
     folder: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         options(None)?;
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
         let none: Option<&str> = None;
@@ -43,11 +43,11 @@ impl Place {
         Some(Self { folder })
     }
 
-    fn root(&self) -> PathBuf {
+    pub fn root(&self) -> PathBuf {
         self.folder.path().join("director")
     }
 
-    fn open(&self) -> (Edge, Vec<Held>) {
+    pub fn open(&self) -> (Edge, Vec<Held>) {
         let options = options(Some(Pins::new(&self.root()))).unwrap();
         let (datapath, held) = Datapath::open(&options).unwrap();
         (Edge { datapath }, held)

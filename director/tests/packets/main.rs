@@ -6,6 +6,7 @@
 
 mod adopt;
 mod audit;
+mod chain;
 mod consistency;
 mod edge;
 mod flows;
@@ -14,6 +15,7 @@ mod modes;
 mod live;
 mod memory;
 mod nat;
+mod quic;
 mod refused;
 mod sources;
 mod tunnel;
