@@ -3,15 +3,20 @@
 #![no_std]
 #![no_main]
 
+mod checksum;
 mod decap;
+mod errors;
 mod frame;
 mod guard;
 mod icmp;
 mod link;
 mod maps;
+mod mss;
 mod nat;
+mod nat_errors;
 mod quic;
 mod reset;
+mod slow;
 mod trace;
 mod tunnel;
 mod vlan;
@@ -48,8 +53,8 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 pub fn director_steer(ctx: XdpContext) -> u32 {
     let frame = XdpFrame(&ctx);
     let action = match parse::ethertype(&frame) {
-        Ok(<u32 as Address>::ETHERTYPE) => steer4(&ctx),
-        Ok(<[u32; 4] as Address>::ETHERTYPE) => steer6(&ctx),
+        Ok(<u32 as Address>::ETHERTYPE) => four(&ctx),
+        Ok(<[u32; 4] as Address>::ETHERTYPE) => six(&ctx),
         Ok(VLAN | QINQ) => vlan::steer(&ctx),
         Ok(_) => finish(Cause::NotIp),
         Err(cause) => finish(cause),
@@ -67,17 +72,39 @@ pub fn director_decap(ctx: XdpContext) -> u32 {
     decap::decap(&ctx)
 }
 
+/// Steers an IPv4 packet.
+#[inline(always)]
+pub fn four(ctx: &XdpContext) -> u32 {
+    let action = steer4(ctx);
+    if action & slow::SLOW == 0 {
+        action
+    } else {
+        slow::slow4(ctx, action)
+    }
+}
+
+/// Steers an IPv6 packet.
+#[inline(always)]
+pub fn six(ctx: &XdpContext) -> u32 {
+    let action = steer6(ctx);
+    if action & slow::SLOW == 0 {
+        action
+    } else {
+        slow::slow6(ctx, action)
+    }
+}
+
 // One function a family, not inlined: the verifier walks each by itself, and
 // the compiler cannot mix what the two keep on the stack.
 
 #[inline(never)]
-pub fn steer4(ctx: &XdpContext) -> u32 {
-    steer_family::<u32>(ctx).unwrap_or_else(finish)
+fn steer4(ctx: &XdpContext) -> u32 {
+    steer_family::<u32>(ctx).unwrap_or_else(slow::leave)
 }
 
 #[inline(never)]
-pub fn steer6(ctx: &XdpContext) -> u32 {
-    steer_family::<[u32; 4]>(ctx).unwrap_or_else(finish)
+fn steer6(ctx: &XdpContext) -> u32 {
+    steer_family::<[u32; 4]>(ctx).unwrap_or_else(slow::leave)
 }
 
 #[inline(always)]
@@ -89,7 +116,7 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     }
     let mut packet = Packet::default();
     if let Err(cause) = A::parse(&frame, &mut packet) {
-        return not_steered(ctx, cause, destination, &packet);
+        return Err(not_steered(cause, destination));
     }
     let mut key = steer::service_key(&packet);
     // SAFETY: read at once; an entry replaced meanwhile reads as the old or the
@@ -120,27 +147,27 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
         return Err(Cause::HopLimit);
     }
     let scratch = maps::scratch().ok_or(Cause::NoEndpoint)?;
-    let is_named = service.affinity == affinity::QUIC && quic::server(ctx, &packet, service, scratch);
+    let is_named =
+        service.affinity == affinity::QUIC && quic::server(ctx, &packet, service, scratch);
     if !is_named {
-        let picked = steer::pick(&KernelTables, service, &packet, scratch);
+        let picked = steer::pick(&KernelTables::<true>, service, &packet, scratch);
         let pick = scratch.picked();
         if pick.is(picked::NEW | picked::WAS_DEAD) {
             trace::flow(&packet, service, &pick, picked.is_err());
         }
-        match picked {
-            Ok(()) => {}
-            Err(Cause::Reset) => return Err(reset::answer(ctx, &packet)),
-            Err(cause) => return Err(cause),
-        }
+        picked?;
         if pick.is(picked::LOST) {
             maps::count(Cause::FlowNotRecorded);
         }
+    }
+    if service.mss != 0 && packet.is_syn() {
+        mss::clamp(ctx, packet.transport, service.mss);
     }
     let pick = scratch.picked();
     if service.mode == mode::NAT {
         nat::to_endpoint(ctx, &packet, service, &pick, scratch)
     } else {
-        tunnel::to_endpoint(ctx, &packet, service, &pick)
+        tunnel::to_endpoint(ctx, &packet, service, &pick, scratch)
     }
 }
 
@@ -153,19 +180,11 @@ fn any_port<A: Maps>(key: &ServiceKey<A>) -> Option<&'static Service> {
 /// What becomes of a packet without ports that can be read. Only a VIP's
 /// packets are refused for it: others pass, however odd.
 #[inline(always)]
-fn not_steered<A: Maps>(
-    ctx: &XdpContext,
-    cause: Cause,
-    destination: A,
-    packet: &Packet<A>,
-) -> Result<u32, Cause> {
-    let kind = maps::kind_of(&destination);
-    if kind == 0 {
-        return Err(Cause::NotOurs);
-    }
-    match cause {
-        Cause::Icmp => Err(icmp::to_vip(ctx, packet, kind)),
-        other => Err(other),
+fn not_steered<A: Maps>(cause: Cause, destination: A) -> Cause {
+    if maps::kind_of(&destination) == 0 {
+        Cause::NotOurs
+    } else {
+        cause
     }
 }
 
