@@ -123,11 +123,7 @@ pub fn read_quoted<A: Address, F: Frame + ?Sized>(
 }
 
 #[inline(always)]
-fn read_ipv4<A: Address, F: Frame + ?Sized>(
-    frame: &F,
-    start: usize,
-    flow: &mut Packet<A>,
-) -> bool {
+fn read_ipv4<A: Address, F: Frame + ?Sized>(frame: &F, start: usize, flow: &mut Packet<A>) -> bool {
     let Some(header) = frame.load::<[u32; 5]>(start) else {
         return false;
     };
@@ -148,11 +144,7 @@ fn read_ipv4<A: Address, F: Frame + ?Sized>(
 }
 
 #[inline(always)]
-fn read_ipv6<A: Address, F: Frame + ?Sized>(
-    frame: &F,
-    start: usize,
-    flow: &mut Packet<A>,
-) -> bool {
+fn read_ipv6<A: Address, F: Frame + ?Sized>(frame: &F, start: usize, flow: &mut Packet<A>) -> bool {
     let Some(h) = frame.load::<[u32; 10]>(start) else {
         return false;
     };

@@ -32,17 +32,19 @@ pub fn reset<A: Address>(packet: &Packet<A>, seq: u32, ack: u32, offset: u8) -> 
     let [d0, d1] = packet.source_port.to_ne_bytes();
     let ports = u32::from_ne_bytes([s0, s1, d0, d1]);
     let word = u32::from_ne_bytes([(HEADER as u8 / 4) << 4, flags, 0, 0]);
-    let sum = pseudo_sum(
-        packet.destination,
-        packet.source,
-        TCP,
-        HEADER as u16,
-    ) + u64::from(ports)
+    let sum = pseudo_sum(packet.destination, packet.source, TCP, HEADER as u16)
+        + u64::from(ports)
         + u64::from(its_seq)
         + u64::from(its_ack)
         + u64::from(word);
     let [c0, c1] = (!fold(sum)).to_ne_bytes();
-    [ports, its_seq, its_ack, word, u32::from_ne_bytes([c0, c1, 0, 0])]
+    [
+        ports,
+        its_seq,
+        its_ack,
+        word,
+        u32::from_ne_bytes([c0, c1, 0, 0]),
+    ]
 }
 
 /// Kinds of options (RFC 9293, 3.2).
@@ -50,37 +52,35 @@ const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MSS: u8 = 2;
 
-/// Most bytes of options that a header holds.
-const OPTIONS: usize = 40;
+/// Most options that are looked at. Nearly every peer puts this one first.
+const OPTIONS: usize = 12;
 
 /// Finds the maximum segment size option of the TCP header at `transport`:
 /// `scratch.offset` is where its value starts, counted from `transport`. False
 /// where there is none, or an option before it lies about its length.
 #[inline(always)]
 pub fn find_mss<F: Frame + ?Sized>(frame: &F, transport: usize, scratch: &mut Scratch) -> bool {
-    let Some(offset) = frame.load::<u8>(transport + 12) else {
+    let Some([offset, _]) = frame.load::<[u8; 2]>(transport + 12) else {
         return false;
     };
     let end = usize::from(offset >> 4) * 4;
     scratch.offset.set(HEADER as u64);
     for _ in 0..OPTIONS {
         let at = scratch.offset.get() as usize & 63;
-        if at >= end {
+        // No option of interest is a single byte.
+        if at + 2 > end {
             return false;
         }
-        let Some(kind) = frame.load::<u8>(transport + at) else {
+        let Some([kind, length]) = frame.load::<[u8; 2]>(transport + at) else {
             return false;
         };
         if kind == NO_OPERATION {
             scratch.offset.set(at as u64 + 1);
             continue;
         }
-        if kind == END || at + 2 > end {
+        if kind == END {
             return false;
         }
-        let Some(length) = frame.load::<u8>(transport + at + 1) else {
-            return false;
-        };
         let length = usize::from(length);
         if kind == MSS {
             scratch.offset.set(at as u64 + 2);

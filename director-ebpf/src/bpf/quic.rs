@@ -6,11 +6,6 @@ use crate::maps::Maps;
 
 /// The server that the connection id names.
 #[inline(always)]
-pub fn server<A: Maps>(
-    _ctx: &XdpContext,
-    _packet: &Packet<A>,
-    _service: &Service,
-    _scratch: &mut Scratch,
-) -> bool {
+pub fn server<A: Maps>(_ctx: &XdpContext, _packet: &Packet<A>, _service: &Service, _scratch: &mut Scratch) -> bool {
     false
 }

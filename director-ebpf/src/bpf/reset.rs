@@ -19,9 +19,9 @@ pub fn answer<A: Maps>(ctx: &XdpContext, packet: &Packet<A>) -> Cause {
         return Cause::NotReset;
     }
     let frame = XdpFrame(ctx);
-    let (Some([seq, ack]), Some(offset)) = (
+    let (Some([seq, ack]), Some([offset, _])) = (
         frame.load::<[u32; 2]>(packet.transport + 4),
-        frame.load::<u8>(packet.transport + 12),
+        frame.load::<[u8; 2]>(packet.transport + 12),
     ) else {
         return Cause::NotReset;
     };

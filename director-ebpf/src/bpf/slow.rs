@@ -49,8 +49,7 @@ pub fn slow6(ctx: &XdpContext, action: u32) -> u32 {
 #[inline(always)]
 fn slow<A: Maps>(ctx: &XdpContext, cause: u32) -> u32 {
     let mut packet = Packet::<A>::default();
-    let frame = XdpFrame(ctx);
-    let parsed = A::parse(&frame, &mut packet);
+    let is_icmp = is_icmp(ctx, &mut packet);
     if cause == Cause::TooBigTold as u32 {
         return finish(icmp::tell_too_big(ctx, &packet));
     }
@@ -58,7 +57,7 @@ fn slow<A: Maps>(ctx: &XdpContext, cause: u32) -> u32 {
         return finish(reset::answer(ctx, &packet));
     }
     // The address pair is only there with this cause.
-    if parsed != Err(Cause::Icmp) {
+    if !is_icmp {
         return finish(Cause::Malformed);
     }
     let kind = maps::kind_of(&packet.destination);
@@ -66,7 +65,7 @@ fn slow<A: Maps>(ctx: &XdpContext, cause: u32) -> u32 {
     if packet.transport != ETHERNET + message::ip_header::<A>() {
         return finish(Cause::IcmpOther);
     }
-    let Some(message) = frame.load::<u8>(ETHERNET + message::ip_header::<A>()) else {
+    let Some(message) = XdpFrame(ctx).load::<u8>(ETHERNET + message::ip_header::<A>()) else {
         return finish(Cause::IcmpOther);
     };
     match message::kind::<A>(message) {
@@ -74,6 +73,14 @@ fn slow<A: Maps>(ctx: &XdpContext, cause: u32) -> u32 {
         Kind::Error => errors::follow(ctx, &packet, kind),
         _ => finish(Cause::IcmpOther),
     }
+}
+
+/// Reads the packet once more; whether it is ICMP. Not inlined, for the stack
+/// that it needs. The context is hidden from the compiler, which else passes its
+/// pointers as 32-bit numbers in its place, and the verifier takes no such.
+#[inline(never)]
+fn is_icmp<A: Maps>(ctx: &XdpContext, packet: &mut Packet<A>) -> bool {
+    A::parse(&XdpFrame(core::hint::black_box(ctx)), packet) == Err(Cause::Icmp)
 }
 
 /// Turns a frame round: its Ethernet header, and a new IP header from the
