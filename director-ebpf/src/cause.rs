@@ -83,7 +83,7 @@ causes! {
     NatNoFlow = "nat_no_flow" => Drop,
     /// The flow could not be recorded; it was steered by the table.
     FlowNotRecorded = "flow_not_recorded" => Pass,
-    /// Of a dead endpoint's flow; answered with RST.
+    /// Of a dead endpoint's flow; answered with RST (RFC 9293, 3.5.2).
     Reset = "reset" => Transmit,
     /// An echo request to a VIP, answered.
     Echo = "echo" => Transmit,
@@ -91,7 +91,7 @@ causes! {
     EchoRate = "echo_rate" => Drop,
     /// An ICMP error that is about no flow of a service.
     IcmpNoFlow = "icmp_no_flow" => Drop,
-    /// ICMP to a VIP that is neither echo nor an error.
+    /// ICMP to a VIP that is neither echo nor an error, or has IPv4 options.
     IcmpOther = "icmp_other" => Pass,
     /// A SYN that was answered with a cookie.
     SynCookie = "syn_cookie" => Transmit,
@@ -99,6 +99,12 @@ causes! {
     SynCookieWrong = "syn_cookie_wrong" => Drop,
     /// To a service in `proxy` mode: the host's own stack takes it.
     Proxy = "proxy" => Pass,
+    /// An echo request whose checksum is wrong, or an ICMP error whose packet
+    /// within ends too early or contradicts itself.
+    IcmpMalformed = "icmp_malformed" => Drop,
+    /// Of a dead endpoint's flow, and not to be answered with RST: one itself,
+    /// or not TCP.
+    NotReset = "not_reset" => Drop,
 }
 
 #[cfg(test)]

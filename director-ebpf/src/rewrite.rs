@@ -1,7 +1,7 @@
 //! Outer headers and checksums, as pure functions.
 
 use crate::{
-    abi::{Address, Endpoint},
+    abi::{Address, Endpoint, ICMP},
     parse::{ETHERNET, IPV4, Packet},
 };
 
@@ -74,6 +74,77 @@ pub fn outer_ipv4(endpoint: &Endpoint, outer: &Outer) -> [u32; 5] {
     ]
 }
 
+/// What differs in the IP header of a packet that is made here.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh<A> {
+    pub source: A,
+    pub destination: A,
+    pub protocol: u8,
+    pub traffic_class: u8,
+    /// Bytes that follow the header.
+    pub length: u16,
+}
+
+/// Hop limit of packets that are made here (RFC 1700, IPv4's default).
+pub const FRESH_HOP_LIMIT: u8 = 64;
+
+impl Fresh<u32> {
+    /// IPv4 header without options, as 32-bit words in memory order. The
+    /// identification is 0 as RFC 6864 allows with DF set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ipv4(&self) -> [u32; 5] {
+        let length = (self.length + IPV4 as u16).to_be();
+        let first = u16::from_ne_bytes([0x45, self.traffic_class]);
+        let hop = u16::from_ne_bytes([FRESH_HOP_LIMIT, self.protocol]);
+        let sum = first as u64
+            + length as u64
+            + DONT_FRAGMENT as u64
+            + hop as u64
+            + self.source as u64
+            + self.destination as u64;
+        [
+            words(first, length),
+            words(0, DONT_FRAGMENT),
+            words(hop, !fold(sum)),
+            self.source,
+            self.destination,
+        ]
+    }
+}
+
+impl Fresh<[u32; 4]> {
+    /// IPv6 header, as 32-bit words in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ipv6(&self) -> [u32; 10] {
+        let next = u16::from_ne_bytes([self.protocol, FRESH_HOP_LIMIT]);
+        let (s, d) = (self.source, self.destination);
+        [
+            (0x6000_0000_u32 | (self.traffic_class as u32) << 20).to_be(),
+            words(self.length.to_be(), next),
+            s[0],
+            s[1],
+            s[2],
+            s[3],
+            d[0],
+            d[1],
+            d[2],
+            d[3],
+        ]
+    }
+}
+
+/// Sum of the pseudo-header that the checksums of TCP, UDP and ICMPv6 cover
+/// (RFC 9293, 3.1; RFC 8200, 8.1), of `length` bytes of `protocol`.
+#[inline(always)]
+pub fn pseudo_sum<A: Address>(source: A, destination: A, protocol: u8, length: u16) -> u64 {
+    sum_of(&source.widen())
+        + sum_of(&destination.widen())
+        + u64::from(length.to_be())
+        + u64::from(u16::from_ne_bytes([0, protocol]))
+}
+
 /// Outer IPv6 header (RFC 2473).
 #[inline(always)]
 pub fn outer_ipv6(endpoint: &Endpoint, outer: &Outer) -> [u32; 10] {
@@ -126,17 +197,21 @@ pub fn gue_checksum6(endpoint: &Endpoint, header: [u32; 2], inner_sum: u16) -> u
 
 /// Sum of a whole IP packet's words, given that its checksums are right:
 /// a right IPv4 header sums up to zero, and a right segment to the complement
-/// of its pseudo-header.
+/// of its pseudo-header, or to zero where it has none (ICMP).
 #[inline(always)]
 pub fn packet_sum<A: Address>(packet: &Packet<A>) -> u16 {
     let header = packet.transport - ETHERNET;
-    let segment = (packet.ip_length - header as u16).to_be();
-    let protocol = u64::from(u16::from_ne_bytes([0, packet.protocol]));
-    let addresses = sum_of(&packet.source.widen()) + sum_of(&packet.destination.widen());
-    let of_segment = !fold(addresses + u64::from(segment) + protocol);
+    let length = packet.ip_length - header as u16;
+    if A::FAMILY == 4 && packet.protocol == ICMP {
+        return 0;
+    }
+    let pseudo = pseudo_sum(packet.source, packet.destination, packet.protocol, length);
+    let of_segment = !fold(pseudo);
     if A::FAMILY == 4 {
         return of_segment;
     }
+    let segment = length.to_be();
+    let addresses = sum_of(&packet.source.widen()) + sum_of(&packet.destination.widen());
     let start = 0x6000_u16 | u16::from(packet.traffic_class) << 4;
     let label = packet.flow_label;
     let next = u16::from_ne_bytes([packet.protocol, packet.hop_limit]);

@@ -48,6 +48,13 @@ pub struct Scratch {
     /// Bucket that the choice is in.
     pub bucket: Cell<u64>,
     pub port: Cell<u64>,
+    /// Where in the frame a loop is, and its sum so far.
+    pub offset: Cell<u64>,
+    pub sum: Cell<u64>,
+    /// Largest IP packet that would have fit (see [`Cause::TooBigTold`]).
+    ///
+    /// [`Cause::TooBigTold`]: crate::cause::Cause::TooBigTold
+    pub mtu: Cell<u64>,
 }
 
 impl Scratch {
@@ -67,4 +74,4 @@ impl Scratch {
 
 // SAFETY: `repr(C)`, integers only, no padding, as the assert shows.
 unsafe impl Plain for Scratch {}
-const _: () = assert!(size_of::<Scratch>() == 16 + 8 * 8);
+const _: () = assert!(size_of::<Scratch>() == 16 + 11 * 8);

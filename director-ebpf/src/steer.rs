@@ -21,6 +21,10 @@ use crate::{
 /// The tables that steering reads and writes: BPF maps in the kernel, the same
 /// maps in the daemon's memory in `explain`, vectors in tests.
 pub trait Tables<A: Family> {
+    /// Whether flows are recorded. Where not, [`pick`] only says what it would
+    /// do.
+    const RECORDS: bool = true;
+
     fn endpoint(&self, index: u32) -> Option<&Endpoint>;
     /// The slot that `hash` falls on.
     fn slot(&self, service: &Service, hash: u32) -> Option<Slot>;
@@ -135,7 +139,7 @@ fn pick_tracked<A: Family, T: Tables<A>>(
         if may_stay(tables, value, is_syn) {
             let is_closing = packet.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) != 0;
             let mut after = value;
-            if !is_syn && flows::refreshed(value, is_closing, now, &mut after) {
+            if T::RECORDS && !is_syn && flows::refreshed(value, is_closing, now, &mut after) {
                 // SAFETY: as above, and `find` found the way.
                 unsafe { flows::update::<A>(bucket, way, after) };
             }
@@ -156,7 +160,7 @@ fn pick_tracked<A: Family, T: Tables<A>>(
     if was_dead {
         how |= picked::WAS_DEAD;
         if service.flags & service_flags::RESET != 0 {
-            if is_known {
+            if T::RECORDS && is_known {
                 // SAFETY: as above.
                 unsafe { flows::forget::<A>(bucket, way) };
             }
@@ -175,7 +179,9 @@ fn pick_tracked<A: Family, T: Tables<A>>(
     };
     let flags = if is_first { flags::HALF_OPEN } else { 0 };
     let value = FlowValue::new(endpoint, flags, service.index, now);
-    if is_known {
+    if !T::RECORDS {
+        // As it is.
+    } else if is_known {
         // SAFETY: as above.
         unsafe { flows::update::<A>(bucket, way, value) };
     } else if service.track == track::ALWAYS || slot.current() != slot.base() {

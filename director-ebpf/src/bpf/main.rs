@@ -3,15 +3,20 @@
 #![no_std]
 #![no_main]
 
+mod checksum;
 mod decap;
+mod errors;
 mod frame;
 mod guard;
 mod icmp;
 mod link;
 mod maps;
+mod mss;
 mod nat;
+mod nat_errors;
 mod quic;
 mod reset;
+mod slow;
 mod trace;
 mod tunnel;
 mod vlan;
@@ -50,8 +55,8 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 pub fn director_steer(ctx: XdpContext) -> u32 {
     let frame = XdpFrame(&ctx);
     let action = match parse::ethertype(&frame) {
-        Ok(<u32 as Address>::ETHERTYPE) => steer4(&ctx),
-        Ok(<[u32; 4] as Address>::ETHERTYPE) => steer6(&ctx),
+        Ok(<u32 as Address>::ETHERTYPE) => four(&ctx),
+        Ok(<[u32; 4] as Address>::ETHERTYPE) => six(&ctx),
         Ok(VLAN | QINQ) => vlan::steer(&ctx),
         Ok(_) => finish(Cause::NotIp),
         Err(cause) => finish(cause),
@@ -69,17 +74,39 @@ pub fn director_decap(ctx: XdpContext) -> u32 {
     decap::decap(&ctx)
 }
 
+/// Steers an IPv4 packet.
+#[inline(always)]
+pub fn four(ctx: &XdpContext) -> u32 {
+    let action = steer4(ctx);
+    if action & slow::SLOW == 0 {
+        action
+    } else {
+        slow::slow4(ctx, action)
+    }
+}
+
+/// Steers an IPv6 packet.
+#[inline(always)]
+pub fn six(ctx: &XdpContext) -> u32 {
+    let action = steer6(ctx);
+    if action & slow::SLOW == 0 {
+        action
+    } else {
+        slow::slow6(ctx, action)
+    }
+}
+
 // One function a family, not inlined: the verifier walks each by itself, and
 // the compiler cannot mix what the two keep on the stack.
 
 #[inline(never)]
-pub fn steer4(ctx: &XdpContext) -> u32 {
-    steer_family::<u32>(ctx).unwrap_or_else(finish)
+fn steer4(ctx: &XdpContext) -> u32 {
+    steer_family::<u32>(ctx).unwrap_or_else(slow::leave)
 }
 
 #[inline(never)]
-pub fn steer6(ctx: &XdpContext) -> u32 {
-    steer_family::<[u32; 4]>(ctx).unwrap_or_else(finish)
+fn steer6(ctx: &XdpContext) -> u32 {
+    steer_family::<[u32; 4]>(ctx).unwrap_or_else(slow::leave)
 }
 
 #[inline(always)]
@@ -90,13 +117,8 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
         return Err(Cause::NotOurs);
     }
     let mut packet = MaybeUninit::<Packet<A>>::uninit();
-    match A::parse(&frame, &mut packet) {
-        Ok(()) => {}
-        // SAFETY: `parse` promises that.
-        Err(Cause::Icmp) => return to_vip(ctx, destination, unsafe { packet.assume_init_ref() }),
-        Err(_) if maps::kind_of(&destination) == 0 => return Err(Cause::NotOurs),
-        // Only a VIP's packets are refused: others pass, however odd.
-        Err(cause) => return Err(cause),
+    if let Err(cause) = A::parse(&frame, &mut packet) {
+        return Err(not_steered(cause, destination));
     }
     // SAFETY: `parse` promises that.
     let packet = unsafe { packet.assume_init_ref() };
@@ -129,34 +151,38 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     let scratch = maps::scratch().ok_or(Cause::NoEndpoint)?;
     let is_named = service.affinity == affinity::QUIC && quic::pick(ctx, packet, service, scratch);
     if !is_named {
-        let picked = steer::pick(&KernelTables, service, packet, scratch);
+        let picked = steer::pick(&KernelTables::<true>, service, packet, scratch);
+        if picked == Err(Cause::NoEndpoint) {
+            return Err(Cause::NoEndpoint);
+        }
         let pick = scratch.picked();
         if pick.is(picked::NEW | picked::WAS_DEAD) {
             trace::flow(packet, service, &pick, picked.is_err());
         }
-        match picked {
-            Ok(()) => {}
-            Err(Cause::Reset) => return Err(reset::answer(ctx, packet)),
-            Err(cause) => return Err(cause),
-        }
+        picked?;
         if pick.is(picked::LOST) {
             maps::count(Cause::FlowNotRecorded);
         }
+    }
+    if service.mss != 0 && packet.is_syn() {
+        mss::clamp(ctx, packet.transport, service.mss);
     }
     let pick = scratch.picked();
     if service.mode == mode::NAT {
         nat::to_endpoint(ctx, packet, service, &pick, scratch)
     } else {
-        tunnel::to_endpoint(ctx, packet, service, &pick)
+        tunnel::to_endpoint(ctx, packet, service, &pick, scratch)
     }
 }
 
-/// ICMP to an address that may be ours.
+/// What becomes of a packet without ports that can be read. Only a VIP's
+/// packets are refused for it: others pass, however odd.
 #[inline(always)]
-fn to_vip<A: Maps>(ctx: &XdpContext, destination: A, packet: &Packet<A>) -> Result<u32, Cause> {
-    match maps::kind_of(&destination) {
-        0 => Err(Cause::NotOurs),
-        kind => Err(icmp::to_vip(ctx, packet, kind)),
+fn not_steered<A: Maps>(cause: Cause, destination: A) -> Cause {
+    if maps::kind_of(&destination) == 0 {
+        Cause::NotOurs
+    } else {
+        cause
     }
 }
 

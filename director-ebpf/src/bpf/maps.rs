@@ -191,7 +191,9 @@ fn is_same(a: &[u32; 4], b: &[u32; 4]) -> bool {
 pub fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: a per-CPU value, and XDP programs of one CPU do not interrupt one
     // another; a packet's program asks once.
-    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+    SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
 }
 
 #[inline(always)]
@@ -249,9 +251,11 @@ pub fn seconds() -> u16 {
 }
 
 /// [`Tables`] over the maps.
-pub struct KernelTables;
+pub struct KernelTables<const RECORDS: bool>;
 
-impl<A: Maps> Tables<A> for KernelTables {
+impl<A: Maps, const R: bool> Tables<A> for KernelTables<R> {
+    const RECORDS: bool = R;
+
     #[inline(always)]
     fn endpoint(&self, index: u32) -> Option<&Endpoint> {
         ENDPOINTS.get(index)

@@ -22,6 +22,7 @@ use crate::{
     icmp,
     link::{self, NextHop},
     maps::{self, Maps},
+    mss,
 };
 
 /// The NAT tables of a family.
@@ -64,7 +65,7 @@ pub fn to_endpoint<A: Maps>(
 ) -> Result<u32, Cause> {
     let endpoint = maps::endpoint(pick.endpoint).ok_or(Cause::NoEndpoint)?;
     if endpoint.mtu != 0 && packet.ip_length > endpoint.mtu {
-        return Err(icmp::too_big(ctx, packet, endpoint.mtu));
+        return Err(icmp::too_big(endpoint.mtu, scratch));
     }
     let settings = maps::settings().ok_or(Cause::NoEndpoint)?;
     port_for(ctx, packet, service, pick, scratch)?;
@@ -166,7 +167,7 @@ fn port_for<A: Maps>(
 }
 
 #[inline(always)]
-fn set_port(scratch: &mut Scratch, bucket: u32, way: usize, plane: u32) {
+pub fn set_port(scratch: &mut Scratch, bucket: u32, way: usize, plane: u32) {
     let (source, port) = ports::port_of(bucket, way, plane);
     scratch
         .port
@@ -213,6 +214,63 @@ fn closing(tcp_flags: u8, fin: u8) -> u8 {
 /// Sends a server's packet to the client that its NAT port stands for.
 #[inline(always)]
 pub fn to_client<A: Maps>(ctx: &XdpContext, packet: &Packet<A>) -> Result<u32, Cause> {
+    let mut client = Client::default();
+    find_client(packet, &mut client)?;
+    if packet.hop_limit <= 1 {
+        return Err(Cause::HopLimit);
+    }
+    let value = client.value;
+    note(
+        client.keys,
+        client.way,
+        value,
+        value.flags() | closing(packet.tcp_flags, flags::SERVER_FIN),
+    );
+    if client.mss != 0 && packet.tcp_flags & tcp_flags::SYN != 0 {
+        mss::clamp(ctx, packet.transport, client.mss);
+    }
+    rewrite(ctx, packet, &client.tuple)?;
+    let hop = NextHop {
+        interface: client.back.interface,
+        macs: client.back.macs,
+        vlan: 0,
+    };
+    link::send(ctx, &hop, A::FAMILY)
+}
+
+/// Whom a NAT port stands for.
+pub struct Client<A> {
+    /// What a reply is given: from the VIP to the client.
+    pub tuple: Tuple<A>,
+    pub back: WayBack,
+    /// As [`Service::mss`].
+    pub mss: u16,
+    /// The bucket, way and record of the port.
+    keys: *mut u64,
+    way: usize,
+    value: FlowValue,
+}
+
+impl<A: Address> Default for Client<A> {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            tuple: Tuple::default(),
+            back: WayBack::default(),
+            mss: 0,
+            keys: core::ptr::null_mut(),
+            way: 0,
+            value: FlowValue(0),
+        }
+    }
+}
+
+/// Finds whom a server's packet is for.
+///
+/// # Errors
+/// [`Cause::NatNoFlow`] where its flow has no port, or is another server's.
+#[inline(always)]
+pub fn find_client<A: Maps>(packet: &Packet<A>, client: &mut Client<A>) -> Result<(), Cause> {
     let settings = maps::settings().ok_or(Cause::NatNoFlow)?;
     let (sources, count, planes) = A::nat(settings);
     let mut source = 0;
@@ -230,7 +288,7 @@ pub fn to_client<A: Maps>(ctx: &XdpContext, packet: &Packet<A>) -> Result<u32, C
     let bucket = A::table(index).ok_or(Cause::NatNoFlow)?;
     let way = way & (WAYS - 1);
     // SAFETY: a live map value, and `way` within it.
-    let (key, value, client, back) = unsafe {
+    let (key, value, address, back) = unsafe {
         let key = key_at(bucket, way).read_volatile();
         (
             key,
@@ -248,25 +306,20 @@ pub fn to_client<A: Maps>(ctx: &XdpContext, packet: &Packet<A>) -> Result<u32, C
     if !is_its_server {
         return Err(Cause::NatNoFlow);
     }
-    note(
-        bucket,
+    *client = Client {
+        tuple: Tuple {
+            source: A::narrow(front.address),
+            destination: address,
+            source_port: front.port,
+            destination_port: (key >> 16) as u16,
+        },
+        back,
+        mss: front.mss,
+        keys: bucket.cast(),
         way,
         value,
-        value.flags() | closing(packet.tcp_flags, flags::SERVER_FIN),
-    );
-    let after = Tuple {
-        source: A::narrow(front.address),
-        destination: client,
-        source_port: front.port,
-        destination_port: (key >> 16) as u16,
     };
-    rewrite(ctx, packet, &after)?;
-    let hop = NextHop {
-        interface: back.interface,
-        macs: back.macs,
-        vlan: 0,
-    };
-    link::send(ctx, &hop, A::FAMILY)
+    Ok(())
 }
 
 #[inline(always)]
@@ -283,11 +336,12 @@ fn way_back(ctx: &XdpContext) -> [u16; 6] {
 }
 
 /// Addresses and ports of a packet.
-struct Tuple<A> {
-    source: A,
-    destination: A,
-    source_port: u16,
-    destination_port: u16,
+#[derive(Clone, Copy, Default)]
+pub struct Tuple<A> {
+    pub source: A,
+    pub destination: A,
+    pub source_port: u16,
+    pub destination_port: u16,
 }
 
 /// Gives a packet the addresses and ports of `after`, one hop less, and
@@ -322,19 +376,39 @@ fn rewrite<A: Maps>(ctx: &XdpContext, packet: &Packet<A>, after: &Tuple<A>) -> R
     if !is_written {
         return Err(short);
     }
-    let is_written = if A::FAMILY == 4 {
-        let hop = frame.load::<u16>(ETHERNET + 8).ok_or(short)?;
-        let [limit, protocol] = hop.to_ne_bytes();
-        let new_hop = u16::from_ne_bytes([limit - 1, protocol]);
-        let sum = frame.load::<u16>(ETHERNET + 10).ok_or(short)?;
-        let sum = addresses.half(hop, new_hop).apply(sum);
-        frame.store(ETHERNET + 8, [new_hop, sum])
-            && frame.store(ETHERNET + 12, after.source)
-            && frame.store(ETHERNET + 16, after.destination)
+    if rewrite_ip(ctx, packet, after.source, after.destination) {
+        Ok(())
     } else {
-        frame.store(ETHERNET + 7, packet.hop_limit - 1)
-            && frame.store(ETHERNET + 8, after.source)
-            && frame.store(ETHERNET + 24, after.destination)
+        Err(short)
+    }
+}
+
+/// Gives an IP header other addresses, one hop less, and a checksum to match.
+/// Its hop limit is at least 1.
+#[inline(always)]
+pub fn rewrite_ip<A: Maps>(
+    ctx: &XdpContext,
+    packet: &Packet<A>,
+    source: A,
+    destination: A,
+) -> bool {
+    let frame = XdpFrame(ctx);
+    if A::FAMILY != 4 {
+        return frame.store(ETHERNET + 7, packet.hop_limit - 1)
+            && frame.store(ETHERNET + 8, source)
+            && frame.store(ETHERNET + 24, destination);
+    }
+    let Some([hop, sum]) = frame.load::<[u16; 2]>(ETHERNET + 8) else {
+        return false;
     };
-    if is_written { Ok(()) } else { Err(short) }
+    let [limit, protocol] = hop.to_ne_bytes();
+    let new_hop = u16::from_ne_bytes([limit.wrapping_sub(1), protocol]);
+    let sum = Change::default()
+        .address(packet.source, source)
+        .address(packet.destination, destination)
+        .half(hop, new_hop)
+        .apply(sum);
+    frame.store(ETHERNET + 8, [new_hop, sum])
+        && frame.store(ETHERNET + 12, source)
+        && frame.store(ETHERNET + 16, destination)
 }

@@ -4,10 +4,11 @@
 
 use aya_ebpf::{helpers::bpf_xdp_adjust_head, programs::XdpContext};
 use director_ebpf::{
-    abi::{Endpoint, Service, TCP, UDP, mode, service_flags},
+    abi::{Endpoint, Service, UDP, mode, service_flags},
     cause::Cause,
     parse::{ETHERNET, Frame as _, IPV4, IPV6, Packet},
     rewrite::{self, IP6IP6, IPIP, Outer},
+    scratch::Scratch,
     steer::{Pick, picked},
 };
 
@@ -28,6 +29,7 @@ pub fn to_endpoint<A: Maps>(
     packet: &Packet<A>,
     service: &Service,
     pick: &Pick,
+    scratch: &mut Scratch,
 ) -> Result<u32, Cause> {
     let endpoint = maps::endpoint(pick.endpoint).ok_or(Cause::NoEndpoint)?;
     let is_wrapped = service.mode == mode::TUNNEL;
@@ -40,7 +42,7 @@ pub fn to_endpoint<A: Maps>(
     };
     let length = packet.ip_length + overhead as u16;
     if endpoint.mtu != 0 && length > endpoint.mtu {
-        return Err(icmp::too_big(ctx, packet, endpoint.mtu - overhead as u16));
+        return Err(icmp::too_big(endpoint.mtu - overhead as u16, scratch));
     }
     let mut hop = NextHop::default();
     link::next_hop(ctx, endpoint, &endpoint.tunnel_source, length, &mut hop)?;
@@ -114,7 +116,7 @@ fn write_gue<A: Maps>(
     }
     // UDP may come without a checksum (RFC 768), and says nothing then.
     let inner = packet.transport + IPV6 + GUE;
-    let has_checksum = packet.protocol == TCP || frame.load::<u16>(inner + 6) != Some(0);
+    let has_checksum = packet.protocol != UDP || frame.load::<u16>(inner + 6) != Some(0);
     let checksum = if has_checksum {
         rewrite::gue_checksum6(endpoint, udp, rewrite::packet_sum(packet))
     } else {

@@ -13,7 +13,7 @@ use director_ebpf::{
     parse::{Frame as _, QINQ, VLAN},
 };
 
-use crate::{MADE_HERE, frame::XdpFrame, maps::may_be_ours, steer4, steer6};
+use crate::{MADE_HERE, four, frame::XdpFrame, maps::may_be_ours, six};
 
 /// Steers a frame with one or two tags.
 #[inline(never)]
@@ -54,7 +54,7 @@ pub fn steer(ctx: &XdpContext) -> u32 {
         return XDP_ABORTED;
     }
     let is_v4 = ethertype == <u32 as Address>::ETHERTYPE;
-    let action = if is_v4 { steer4(ctx) } else { steer6(ctx) };
+    let action = if is_v4 { four(ctx) } else { six(ctx) };
     if action != XDP_PASS && action & MADE_HERE == 0 {
         return action;
     }
