@@ -16,7 +16,7 @@ use director_ebpf::{
         mode, nat,
         nat::SPAN,
     },
-    ports,
+    flows, ports,
 };
 
 use super::{

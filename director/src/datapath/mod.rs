@@ -45,7 +45,7 @@ pub use self::{
     lookup::{Explanation, Tuple},
     object::{Object, Uses, deny_memory, memory},
     pins::Pins,
-    sweep::{SWEEP_EVERY, TableUse},
+    sweep::{ROUND_CALLS, SWEEP_EVERY, TableUse},
 };
 use self::{
     desired::Desired,

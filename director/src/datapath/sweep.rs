@@ -26,7 +26,7 @@ use super::{
 /// How often [`Datapath::sweep`] is to be called.
 pub const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// Calls of a round through large tables: a minute's worth.
-const CALLS: usize = 240;
+pub const ROUND_CALLS: usize = 240;
 /// Buckets looked at per call, at least: a fraction of a millisecond's worth.
 const SLICE: usize = 2_048;
 
@@ -300,7 +300,7 @@ unsafe fn forget<A: Family>(
 
 /// The `call`th slice of a table of this many buckets.
 fn slice(call: usize, buckets: usize) -> Range<usize> {
-    let step = buckets.div_ceil(CALLS).max(SLICE);
+    let step = buckets.div_ceil(ROUND_CALLS).max(SLICE);
     (call * step).min(buckets)..((call + 1) * step).min(buckets)
 }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adopt;
+mod answers;
 mod audit;
 mod chain;
 mod consistency;
@@ -19,3 +20,4 @@ mod quic;
 mod refused;
 mod sources;
 mod tunnel;
+mod verifier;

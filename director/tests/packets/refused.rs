@@ -48,12 +48,14 @@ fn what_is_not_for_a_service_passes_untouched() {
 }
 
 #[test]
-fn icmp_to_a_vip_passes() {
+fn icmp_that_is_neither_echo_nor_an_error_passes() {
     let Some(mut edge) = edge() else { return };
-    let mut frame = tcp("192.0.2.1:1000", "203.0.113.10:80").frame();
+    // Its type is where the source port's upper half was: a time stamp, and a
+    // neighbour advertisement.
+    let mut frame = tcp("192.0.2.1:3329", "203.0.113.10:80").frame();
     frame[23] = 1;
     edge.passes(&frame);
-    let mut frame = tcp("[2001:db8::1]:1000", "[2001:db8:53::10]:80").frame();
+    let mut frame = tcp("[2001:db8::1]:34816", "[2001:db8:53::10]:80").frame();
     frame[20] = 58;
     edge.passes(&frame);
 }
