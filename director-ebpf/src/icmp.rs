@@ -109,11 +109,10 @@ pub fn read_quoted<A: Address, F: Frame + ?Sized>(
     if !is_read || flow.transport + QUOTED > end {
         return false;
     }
-    if flow.protocol == TCP {
-        flow.tcp_flags = tcp_flags::ACK;
-    } else if flow.protocol != UDP {
+    if flow.protocol != TCP && flow.protocol != UDP {
         return false;
     }
+    flow.tcp_flags = tcp_flags::ACK;
     let Some([source, destination]) = frame.load::<[u16; 2]>(flow.transport) else {
         return false;
     };

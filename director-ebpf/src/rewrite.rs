@@ -167,6 +167,24 @@ pub fn outer_ipv6(endpoint: &Endpoint, outer: &Outer) -> [u32; 10] {
     ]
 }
 
+/// Congestion notification of a packet whose outer header is taken off (RFC
+/// 6040, figure 4). `None`: to be dropped, since its transport could not tell
+/// its sender.
+#[inline(always)]
+#[must_use]
+pub const fn decapsulated_ecn(outer: u8, inner: u8) -> Option<u8> {
+    const NOT_ECT: u8 = 0;
+    const ECT1: u8 = 1;
+    const ECT0: u8 = 2;
+    const CE: u8 = 3;
+    match (outer, inner) {
+        (CE, NOT_ECT) => None,
+        (CE, _) => Some(CE),
+        (ECT1, ECT0) => Some(ECT1),
+        (_, inner) => Some(inner),
+    }
+}
+
 /// UDP header of GUE (draft-ietf-intarea-gue, variant 1: the IP packet follows
 /// directly), with `length` bytes following and `checksum` as it is.
 #[inline(always)]

@@ -24,6 +24,9 @@ use crate::{
 const SOCKET: &str = "/run/director/director.sock";
 const DECAP_PINS: &str = "/sys/fs/bpf/director-decap";
 
+/// Port of GUE (IANA).
+const GUE_PORT: u16 = 6080;
+
 /// Exit code for a wrong configuration or usage.
 const USAGE: u8 = 2;
 
@@ -151,6 +154,9 @@ struct DecapArgs {
     address: Vec<IpAddr>,
     #[arg(long, value_enum, default_value_t = How::Auto)]
     attach: How,
+    /// Destination port of packets in UDP; 0: leave them as they are.
+    #[arg(long, value_name = "PORT", default_value_t = GUE_PORT)]
+    gue_port: u16,
     /// Where to pin the program.
     #[arg(long, value_name = "DIR", default_value = DECAP_PINS)]
     pin_dir: PathBuf,
@@ -363,6 +369,7 @@ async fn decap(args: DecapArgs) -> Result<()> {
             How::Generic => Attach::Generic,
         },
         addresses,
+        gue_port: args.gue_port,
         pin_dir: args.pin_dir,
     };
     match datapath::start_decap(&decap)? {

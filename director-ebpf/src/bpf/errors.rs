@@ -66,6 +66,9 @@ fn find<A: Maps>(ctx: &XdpContext, packet: &Packet<A>, flow: &mut Packet<A>, kin
     let Some(scratch) = maps::scratch() else {
         return finish(Cause::IcmpNoFlow);
     };
+    // Both protocols go on as one state for the verifier.
+    scratch.value.set(u64::from(flow.protocol));
+    flow.protocol = scratch.value.get() as u8;
     // An error is no packet of the flow's, so that a dead endpoint's is not
     // answered.
     if steer::pick(&KernelTables::<false>, service, flow, scratch).is_err() {

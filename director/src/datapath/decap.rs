@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use aya::{
     EbpfLoader,
-    maps::{HashMap, MapData},
+    maps::{Array, HashMap, MapData},
     programs::Xdp,
 };
 
@@ -26,6 +26,8 @@ pub struct Decap {
     pub attach: Attach,
     /// Outer destinations to open packets of.
     pub addresses: Vec<IpAddr>,
+    /// Destination port of packets in UDP (GUE); 0: they are not opened.
+    pub gue_port: u16,
     pub pin_dir: PathBuf,
 }
 
@@ -44,7 +46,7 @@ pub fn start(decap: &Decap) -> Result<Attached> {
     let mut loader = EbpfLoader::new();
     // The object holds the edge's maps too; they are not pinned, and at their
     // least size.
-    for name in ["DECAP", "DECAPPED"] {
+    for name in ["DECAP", "DECAP_PORT", "DECAPPED"] {
         loader.map_pin_path(name, pins.map(name));
     }
     let mut bpf = decap
@@ -64,6 +66,9 @@ pub fn start(decap: &Decap) -> Result<Attached> {
     for address in held.iter().filter(|held| !wanted.contains(&held.0)) {
         map.remove(address).context("writing DECAP")?;
     }
+    let mut port: Array<MapData, u16> = typed(&mut bpf, "DECAP_PORT")?;
+    port.set(0, decap.gue_port.to_be(), 0)
+        .context("writing DECAP_PORT")?;
     let program: &mut Xdp = bpf
         .program_mut(PROGRAM)
         .with_context(|| format!("the object has no program {PROGRAM}"))?
