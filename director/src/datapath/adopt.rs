@@ -5,9 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use director_core::{EndpointState, Protocol};
-use director_ebpf::abi::{
-    ABI_VERSION, Address, Service, ServiceKey, Settings, Slot, mode, state,
-};
+use director_ebpf::abi::{ABI_VERSION, Address, Service, ServiceKey, Settings, Slot, mode, state};
 
 use super::{
     Held, Options, Pins, Vip, apply,

@@ -5,9 +5,7 @@ use std::borrow::Cow;
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
 use director_ebpf::abi::{
-    ABI_SECTION, ABI_VERSION, FILTER_WORDS, HINTS, NAT_SOURCES,
-    flow::WAYS,
-    nat,
+    ABI_SECTION, ABI_VERSION, FILTER_WORDS, HINTS, NAT_SOURCES, flow::WAYS, nat,
 };
 use object::{Object as _, ObjectSection as _};
 
@@ -130,8 +128,9 @@ pub fn sizes(
         }
     };
     let size = move |name: &str| match name {
-        "BANKS" | "SERVICES4" | "SERVICES6" | "SERVICE_COUNTERS" | "FRONTS"
-        | "ENTRIES" => limits.services,
+        "BANKS" | "SERVICES4" | "SERVICES6" | "SERVICE_COUNTERS" | "FRONTS" | "ENTRIES" => {
+            limits.services
+        }
         "HINTS" => HINTS,
         "VIPS4" | "VIPS6" => limits.services + NAT_SOURCES as u32,
         "FILTER" => FILTER_WORDS,

@@ -80,9 +80,6 @@ mod tests {
 
     #[test]
     fn once_settled_the_owner_is_the_base() {
-        assert_eq!(
-            settled(&[Slot::new(5, 3, true)]),
-            [Slot::new(5, 5, true)]
-        );
+        assert_eq!(settled(&[Slot::new(5, 3, true)]), [Slot::new(5, 5, true)]);
     }
 }

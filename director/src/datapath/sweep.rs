@@ -254,7 +254,10 @@ impl Datapath {
                 unsafe {
                     let key = flows::key_at(ports, way).read_volatile();
                     let value = FlowValue(flows::value_at(ports, way).read_volatile());
-                    if key > BUSY && is_retired(value) && flows::claim(flows::key_at(ports, way), key) {
+                    if key > BUSY
+                        && is_retired(value)
+                        && flows::claim(flows::key_at(ports, way), key)
+                    {
                         flows::key_at(ports, way).write_volatile(EMPTY);
                     }
                 }

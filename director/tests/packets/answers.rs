@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use director_core::{EndpointState, Mode, OnDeath, Protocol};
 use etherparse::{
     IcmpEchoHeader, Icmpv4Slice, Icmpv4Type, Icmpv6Slice, Icmpv6Type, IpNumber, Ipv4Header,
-    Ipv6Header, PacketBuilder, TcpOptionElement, TcpSlice,
-    icmpv4::DestUnreachableHeader,
+    Ipv6Header, PacketBuilder, TcpOptionElement, TcpSlice, icmpv4::DestUnreachableHeader,
 };
 
 use crate::{
@@ -55,7 +54,10 @@ fn echo6(id: u16, seq: u16, payload: &[u8]) -> Vec<u8> {
 
 /// Reads an IPv4 frame that was turned round: header and payload.
 fn turned4(frame: &[u8]) -> (Ipv4Header, &[u8]) {
-    assert_eq!((&frame[..6], &frame[6..12]), (&CLIENT_MAC[..], &EDGE_MAC[..]));
+    assert_eq!(
+        (&frame[..6], &frame[6..12]),
+        (&CLIENT_MAC[..], &EDGE_MAC[..])
+    );
     let (header, _) = Ipv4Header::from_slice(&frame[14..]).unwrap();
     assert_eq!(header.header_checksum, header.calc_header_checksum());
     assert_eq!((header.source, header.destination), (VIP4, CLIENT4));
@@ -65,7 +67,10 @@ fn turned4(frame: &[u8]) -> (Ipv4Header, &[u8]) {
 }
 
 fn turned6(frame: &[u8]) -> (Ipv6Header, &[u8]) {
-    assert_eq!((&frame[..6], &frame[6..12]), (&CLIENT_MAC[..], &EDGE_MAC[..]));
+    assert_eq!(
+        (&frame[..6], &frame[6..12]),
+        (&CLIENT_MAC[..], &EDGE_MAC[..])
+    );
     let (header, rest) = Ipv6Header::from_slice(&frame[14..]).unwrap();
     assert_eq!((header.source, header.destination), (VIP6, CLIENT6));
     assert_eq!(header.hop_limit, 64);
@@ -166,7 +171,10 @@ fn a_sender_is_told_what_would_fit() {
     assert!(header.total_len <= 576);
     let slice = checked4(message);
     let wanted = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1480 };
-    assert_eq!(slice.icmp_type(), Icmpv4Type::DestinationUnreachable(wanted));
+    assert_eq!(
+        slice.icmp_type(),
+        Icmpv4Type::DestinationUnreachable(wanted)
+    );
     assert!(slice.payload().len() >= 28);
     assert!(frame[14..].starts_with(slice.payload()));
     assert_eq!(edge.cause("too_big_told"), 1);
@@ -290,8 +298,16 @@ fn a_dead_endpoints_client_is_told_by_rst() {
         assert!(told > 20 && kept > 20, "{told} {kept}");
         // New connections are placed, while the endpoint is dead.
         edge.apply(&web, &[EndpointState::Dead, EndpointState::Active]);
-        let port = if is_v6 { "[2001:db8::1]:7" } else { "192.0.2.1:7" };
-        let to = if is_v6 { "[2001:db8:53::10]:80" } else { "203.0.113.10:80" };
+        let port = if is_v6 {
+            "[2001:db8::1]:7"
+        } else {
+            "192.0.2.1:7"
+        };
+        let to = if is_v6 {
+            "[2001:db8:53::10]:80"
+        } else {
+            "203.0.113.10:80"
+        };
         assert_eq!(edge.run(&tcp(port, to).syn().frame()).action, REDIRECT);
     }
 }
@@ -325,7 +341,13 @@ fn the_segment_size_is_lowered_and_never_raised() {
     for endpoint in &web.endpoints {
         edge.hop(endpoint.address, EGRESS);
     }
-    for (told, wanted) in [(1460, 1300), (1301, 1300), (1300, 1300), (536, 536), (65_535, 1300)] {
+    for (told, wanted) in [
+        (1460, 1300),
+        (1301, 1300),
+        (1300, 1300),
+        (536, 536),
+        (65_535, 1300),
+    ] {
         for before in [0, 1, 2, 3] {
             let mut options = vec![TcpOptionElement::Noop; before];
             options.push(TcpOptionElement::MaximumSegmentSize(told));

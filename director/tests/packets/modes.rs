@@ -158,7 +158,9 @@ fn a_source_prefix_varies_by_flow_within_itself() {
         let spec = tcp(&format!("192.0.2.1:{port}"), "203.0.113.10:80");
         let out = edge.run(&spec.frame());
         let (source, _, _, _) = outer(&out.frame);
-        let IpAddr::V4(source) = source else { panic!("{source}") };
+        let IpAddr::V4(source) = source else {
+            panic!("{source}")
+        };
         let [a, b, c, d] = source.octets();
         assert_eq!(([a, b, c], d & 0xc0), ([198, 51, 100], 64));
         sources.insert(d);
@@ -175,7 +177,10 @@ fn tags_are_read_taken_off_and_put_back() {
         };
         let plain = spec(vip).frame();
         let steered = edge.run(&plain);
-        for tags in [&[[0x81, 0, 0, 7]][..], &[[0x88, 0xa8, 0, 9], [0x81, 0, 0x20, 7]]] {
+        for tags in [
+            &[[0x81, 0, 0, 7]][..],
+            &[[0x88, 0xa8, 0, 9], [0x81, 0, 0x20, 7]],
+        ] {
             let tagged = [&plain[..12], &tags.concat(), &plain[12..]].concat();
             let out = edge.run(&tagged);
             assert_eq!((out.action, &out.frame), (REDIRECT, &steered.frame));
@@ -221,7 +226,11 @@ fn port_0_takes_every_port_that_has_no_service_of_its_own() {
     };
     edge.hop(web.endpoints[0].address, EGRESS);
     edge.apply(&web, &[EndpointState::Active]);
-    for (port, endpoint) in [(80, "198.18.2.11"), (81, "198.18.1.11"), (65_535, "198.18.1.11")] {
+    for (port, endpoint) in [
+        (80, "198.18.2.11"),
+        (81, "198.18.1.11"),
+        (65_535, "198.18.1.11"),
+    ] {
         let spec = tcp("192.0.2.1:40000", &format!("203.0.113.10:{port}"));
         let out = edge.run(&spec.frame());
         assert_eq!(out.action, REDIRECT, "{port}");
@@ -268,9 +277,20 @@ fn martians_are_dropped_by_name() {
         (
             VIP4,
             V4,
-            &["0.0.0.0:1", "0.1.2.3:1", "127.0.0.1:1", "224.0.0.1:1", "255.255.255.255:1", "203.0.113.10:1"][..],
+            &[
+                "0.0.0.0:1",
+                "0.1.2.3:1",
+                "127.0.0.1:1",
+                "224.0.0.1:1",
+                "255.255.255.255:1",
+                "203.0.113.10:1",
+            ][..],
         ),
-        (VIP6, V6, &["[::]:1", "[::1]:1", "[ff02::1]:1", "[2001:db8:53::10]:1"]),
+        (
+            VIP6,
+            V6,
+            &["[::]:1", "[::1]:1", "[ff02::1]:1", "[2001:db8:53::10]:1"],
+        ),
     ] {
         let web = service(vip, Protocol::Tcp, Mode::Tunnel, &endpoints);
         let Some(mut edge) = Edge::with(&web) else {

@@ -111,7 +111,12 @@ fn a_flood_of_syns_moves_no_established_flow() {
     };
     // Half as many flows as the limit.
     let flows: Vec<Spec> = (0..2048)
-        .map(|n| tcp(&format!("192.0.2.{}:{}", n % 200 + 1, 1000 + n), "203.0.113.10:80"))
+        .map(|n| {
+            tcp(
+                &format!("192.0.2.{}:{}", n % 200 + 1, 1000 + n),
+                "203.0.113.10:80",
+            )
+        })
         .collect();
     let mut owners = Vec::new();
     for flow in &flows {
@@ -120,7 +125,11 @@ fn a_flood_of_syns_moves_no_established_flow() {
     }
     for n in 0..65_536_u32 {
         let source = Ipv4Addr::from(0xc612_0000 + n);
-        edge.run(&tcp(&format!("{source}:{}", n % 60_000 + 1), "203.0.113.10:80").syn().frame());
+        edge.run(
+            &tcp(&format!("{source}:{}", n % 60_000 + 1), "203.0.113.10:80")
+                .syn()
+                .frame(),
+        );
     }
     // The table now sends everything elsewhere; records keep the flows.
     edge.apply(&web, &[EndpointState::Draining, EndpointState::Active]);

@@ -12,7 +12,9 @@ const MOST_CODE: u32 = 110_000;
 fn the_verifiers_work_is_bounded() {
     let Some(mut edge) = Edge::new() else { return };
     let info = edge.datapath.program().unwrap().info().unwrap();
-    let walked = info.verified_instruction_count().expect("this kernel tells");
+    let walked = info
+        .verified_instruction_count()
+        .expect("this kernel tells");
     let code = info.size_jitted();
     println!("the verifier walked {walked} instructions; {code} bytes of machine code");
     assert!(walked <= MOST_WALKED, "{walked} of at most {MOST_WALKED}");
