@@ -6,8 +6,14 @@
 
 mod adopt;
 mod audit;
+mod decap;
 mod edge;
+mod errors;
 mod frames;
+mod icmp;
+mod messages;
+mod mss;
 mod nat;
 mod refused;
+mod reset;
 mod tunnel;

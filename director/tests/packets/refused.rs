@@ -48,13 +48,16 @@ fn what_is_not_for_a_service_passes_untouched() {
 }
 
 #[test]
-fn icmp_to_a_vip_passes() {
+fn icmp_of_no_known_kind_passes() {
     let Some(mut edge) = edge() else { return };
     let mut frame = tcp("192.0.2.1:1000", "203.0.113.10:80").frame();
     frame[23] = 1;
+    // Not a type that IANA has given to anything.
+    frame[34] = 200;
     edge.passes(&frame);
     let mut frame = tcp("[2001:db8::1]:1000", "[2001:db8:53::10]:80").frame();
     frame[20] = 58;
+    frame[54] = 200;
     edge.passes(&frame);
 }
 
