@@ -189,7 +189,9 @@ pub unsafe fn record<A: Family>(
 ) -> bool {
     let now = value.seen();
     let is_first = value.flags() & flags::HALF_OPEN != 0;
-    scratch.best.set(if is_first { FIRST_PACKETS_LEAST } else { 1 });
+    scratch
+        .best
+        .set(if is_first { FIRST_PACKETS_LEAST } else { 1 });
     scratch.way.set(WAYS as u64);
     for way in 0..WAYS {
         // SAFETY: a live bucket, and `way` within it.

@@ -93,6 +93,3 @@ pub fn find_mss<F: Frame + ?Sized>(frame: &F, transport: usize, scratch: &mut Sc
     }
     false
 }
-
-#[cfg(test)]
-mod tests;

@@ -24,7 +24,15 @@ impl<A: Family> Table<A> {
     fn find(&mut self, source: A, port: u16) -> Option<(usize, FlowValue)> {
         let key = source.key(port, 80);
         // SAFETY: a live bucket.
-        unsafe { find(&raw mut *self.bucket, key, source, SERVICE, &mut self.scratch) };
+        unsafe {
+            find(
+                &raw mut *self.bucket,
+                key,
+                source,
+                SERVICE,
+                &mut self.scratch,
+            )
+        };
         let way = self.scratch.way.get() as usize;
         (way < WAYS).then(|| (way, self.scratch.found()))
     }

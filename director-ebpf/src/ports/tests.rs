@@ -101,7 +101,9 @@ fn ports_come_back_after_close_and_time_out() {
     let all = (SPAN - FIRST) * WAYS as u32;
     let fill = |table: &mut Table, first: u32, flags, now| {
         let flows = first..first + 4 * all;
-        flows.filter(|flow| table.take(*flow, 1, flags, now).is_some()).count()
+        flows
+            .filter(|flow| table.take(*flow, 1, flags, now).is_some())
+            .count()
     };
     let closed = flags::CLIENT_FIN | flags::SERVER_FIN;
     assert_eq!(fill(&mut table, 1, closed, 100), all as usize);

@@ -47,7 +47,16 @@ impl Edge {
         Some(Self { datapath })
     }
 
-    /// The same with one service, whose endpoints' next hops are known.
+    /// The same with another limit of ICMP packets per second, or without
+    /// echo replies.
+    pub fn with_icmp(rate: u32, echo: bool) -> Option<Self> {
+        let mut options = options(None)?;
+        options.icmp = IcmpPolicy { echo, rate };
+        let (datapath, _) = Datapath::open(&options).unwrap();
+        Some(Self { datapath })
+    }
+
+    /// An edge without services with one service, whose endpoints' next hops are known.
     pub fn with(service: &Service) -> Option<Self> {
         Some(Self::open(&options(None)?, service))
     }

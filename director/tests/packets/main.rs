@@ -5,19 +5,24 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adopt;
-mod answers;
 mod audit;
 mod chain;
 mod consistency;
+mod decap;
 mod edge;
+mod errors;
 mod flows;
 mod frames;
+mod icmp;
 mod live;
 mod memory;
+mod messages;
 mod modes;
+mod mss;
 mod nat;
 mod quic;
 mod refused;
+mod reset;
 mod sources;
 mod tunnel;
 mod verifier;

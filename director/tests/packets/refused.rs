@@ -54,9 +54,12 @@ fn icmp_that_is_neither_echo_nor_an_error_passes() {
     // neighbour advertisement.
     let mut frame = tcp("192.0.2.1:3329", "203.0.113.10:80").frame();
     frame[23] = 1;
+    // Not a type that IANA has given to anything.
+    frame[34] = 200;
     edge.passes(&frame);
     let mut frame = tcp("[2001:db8::1]:34816", "[2001:db8:53::10]:80").frame();
     frame[20] = 58;
+    frame[54] = 200;
     edge.passes(&frame);
 }
 

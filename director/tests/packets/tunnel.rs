@@ -249,7 +249,7 @@ fn a_record_of_an_indexs_earlier_holder_does_not_count() {
 }
 
 #[test]
-fn what_would_not_fit_is_refused_by_name() {
+fn what_would_not_fit_is_told() {
     let Some(mut edge) = edge("203.0.113.10", Protocol::Tcp) else {
         return;
     };
@@ -257,7 +257,7 @@ fn what_would_not_fit_is_refused_by_name() {
     spec.payload = vec![7; 1500 - 20 - 40];
     steered(&mut edge, &spec);
     spec.payload.push(7);
-    // The answer itself is looked at in `answers`.
+    // The answer itself is looked at in `icmp`.
     assert_eq!(edge.run(&spec.frame()).action, TX);
     assert_eq!(edge.cause("too_big_told"), 1);
 }
