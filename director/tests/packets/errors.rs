@@ -62,7 +62,7 @@ impl Case {
         }
     }
 
-    fn from_client(&self, port: u16) -> Spec {
+    fn of_client(&self, port: u16) -> Spec {
         self.packet(at(self.client, port), at(self.vip, 80))
     }
 
@@ -120,7 +120,7 @@ fn errors_follow_a_flow_into_its_tunnel() {
                 return;
             };
             for port in 1000..1040 {
-                let out = edge.run(&case.from_client(port).frame());
+                let out = edge.run(&case.of_client(port).frame());
                 let endpoint = wrapped(&out.frame, is_gue).0;
                 for kind in case.kinds() {
                     for quoted in [case.least(), case.least() + 5, 2000] {
@@ -158,7 +158,7 @@ fn errors_are_rewritten_with_what_they_are_about() {
             return;
         };
         for port in 1000..1040 {
-            let sent = frames::read(&edge.run(&case.from_client(port).frame()).frame);
+            let sent = frames::read(&edge.run(&case.of_client(port).frame()).frame);
             let server = case.packet(sent.destination.to_string(), sent.source.to_string());
             for kind in case.kinds() {
                 for quoted in [case.least(), case.least() + 5, 2000] {
@@ -177,7 +177,7 @@ fn errors_are_rewritten_with_what_they_are_about() {
                     let out = edge.run(&error.frame());
                     assert_eq!(out.action, TX);
                     let mut expected =
-                        case.error(*kind, case.client, &case.from_client(port), quoted);
+                        case.error(*kind, case.client, &case.of_client(port), quoted);
                     expected.hop_limit -= 1;
                     expected.source = case.vip.parse().unwrap();
                     assert_eq!(messages::read(&out.frame), expected);
@@ -284,7 +284,7 @@ fn an_error_records_nothing() {
         // drains.
         edge.apply(&web, &[director_core::EndpointState::Draining, Active]);
         for port in 1000..1040 {
-            let mut spec = case.from_client(port);
+            let mut spec = case.of_client(port);
             spec.syn = true;
             let out = edge.run(&spec.frame());
             assert_eq!(
