@@ -292,7 +292,10 @@ mod tests {
             kept.cloned().collect()
         };
         let dc01 = ["web/dc01-a", "web/dc01-b", "web6/dc01-a", "dns/dc01-ns"];
-        assert_eq!(active(&made(&config, &["dc01"], &[])), without(&dc01));
+        // web3 has no other site. Its endpoints fail one by one, and the last
+        // stays; a drain of both at once is refused.
+        let failed = [&dc01[..], &["web3/dc01-a"]].concat();
+        assert_eq!(active(&made(&config, &["dc01"], &[])), without(&failed));
         assert_eq!(active(&made(&config, &[], &["dc01"])), without(&dc01));
         let two = made(&config, &["web/dc01-a"], &["dns/dc02-ns"]);
         assert_eq!(active(&two), without(&["web/dc01-a", "dns/dc02-ns"]));
@@ -305,9 +308,12 @@ mod tests {
     fn the_last_endpoints_stay_and_that_is_told() {
         let config = example();
         let made = made(&config, &["dc01"], &["dc02", "dc03"]);
-        assert_eq!(made.notes.len(), 3, "{:?}", made.notes);
+        assert_eq!(made.notes.len(), 4, "{:?}", made.notes);
         assert!(made.notes[0].contains("service dns would have no endpoint left"));
-        assert!(made.plans.iter().all(|plan| !plan.table.is_empty()));
+        // But for the host's own, which has none.
+        let bare = made.plans.iter().filter(|plan| plan.table.is_empty());
+        let bare: Vec<&str> = bare.map(|plan| &*plan.service).collect();
+        assert_eq!(bare, ["login"]);
     }
 
     #[test]
@@ -318,7 +324,8 @@ mod tests {
         }
         let made = made(&config, &[], &[]);
         assert_eq!(active(&made), ["web/dc03-a", "web6/dc03-a"]);
-        assert_eq!(made.notes.len(), 1);
+        assert_eq!(made.notes.len(), 2);
         assert!(made.notes[0].contains("service dns has no endpoint"));
+        assert!(made.notes[1].contains("service web3 has no endpoint"));
     }
 }
