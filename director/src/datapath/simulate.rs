@@ -171,7 +171,8 @@ impl Simulation {
             .with_context(|| format!("running the program on {} bytes", frame.len()))?;
         let verdict = Verdict::from(ran.return_value);
         let endpoint = self.counted_endpoint()?;
-        let cause = if verdict.leaves() {
+        // What goes back may be an answer, which has its cause.
+        let cause = if verdict == Verdict::Redirect {
             None
         } else {
             self.counted_cause()?
