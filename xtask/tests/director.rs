@@ -250,8 +250,10 @@ fn explain_names_the_endpoint_that_answers() {
         assert!(output.status.success(), "{}", shown(&output));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["endpoint"], connection.endpoint);
-        // Where nothing has changed nothing is recorded.
-        assert_eq!(report["by"], "table");
+        // Endpoints came up one after another, so some slots have changed hands
+        // and their flows are recorded; the others' are not.
+        let by = report["by"].as_str().unwrap();
+        assert!(["table", "flow"].contains(&by), "{by}");
     }
     let output = director(
         &lab,
