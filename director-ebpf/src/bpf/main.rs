@@ -19,6 +19,7 @@ mod reset;
 mod slow;
 mod trace;
 mod tunnel;
+mod tuple;
 mod vlan;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};

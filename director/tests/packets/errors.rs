@@ -62,11 +62,11 @@ impl Case {
         }
     }
 
-    fn from_client(&self, port: u16) -> Spec {
+    fn sent(&self, port: u16) -> Spec {
         self.packet(at(self.client, port), at(self.vip, 80))
     }
 
-    fn to_client(&self, port: u16) -> Spec {
+    fn answered(&self, port: u16) -> Spec {
         self.packet(at(self.vip, 80), at(self.client, port))
     }
 
@@ -120,11 +120,11 @@ fn errors_follow_a_flow_into_its_tunnel() {
                 return;
             };
             for port in 1000..1040 {
-                let out = edge.run(&case.from_client(port).frame());
+                let out = edge.run(&case.sent(port).frame());
                 let endpoint = wrapped(&out.frame, is_gue).0;
                 for kind in case.kinds() {
                     for quoted in [case.least(), case.least() + 5, 2000] {
-                        let error = case.error(*kind, case.vip, &case.to_client(port), quoted);
+                        let error = case.error(*kind, case.vip, &case.answered(port), quoted);
                         let out = edge.run(&error.frame());
                         assert_eq!(out.action, REDIRECT);
                         let (to, inner) = wrapped(&out.frame, is_gue);
@@ -143,7 +143,7 @@ fn errors_follow_a_flow_on_the_same_network() {
         let Some(mut edge) = case.edge(Mode::L2) else {
             return;
         };
-        let error = case.error(case.kinds()[0], case.vip, &case.to_client(1000), 2000);
+        let error = case.error(case.kinds()[0], case.vip, &case.answered(1000), 2000);
         let out = edge.run(&error.frame());
         assert_eq!(out.action, REDIRECT);
         assert_eq!(out.frame[..6], HOP_MAC);
@@ -158,12 +158,12 @@ fn errors_are_rewritten_with_what_they_are_about() {
             return;
         };
         for port in 1000..1040 {
-            let sent = frames::read(&edge.run(&case.from_client(port).frame()).frame);
+            let sent = frames::read(&edge.run(&case.sent(port).frame()).frame);
             let server = case.packet(sent.destination.to_string(), sent.source.to_string());
             for kind in case.kinds() {
                 for quoted in [case.least(), case.least() + 5, 2000] {
                     // From the client's side to the endpoint.
-                    let error = case.error(*kind, case.vip, &case.to_client(port), quoted);
+                    let error = case.error(*kind, case.vip, &case.answered(port), quoted);
                     let out = edge.run(&error.frame());
                     assert_eq!(out.action, REDIRECT);
                     let to = sent.destination.ip().to_string();
@@ -176,8 +176,7 @@ fn errors_are_rewritten_with_what_they_are_about() {
                     let error = case.error(*kind, case.nat, &request, quoted);
                     let out = edge.run(&error.frame());
                     assert_eq!(out.action, TX);
-                    let mut expected =
-                        case.error(*kind, case.client, &case.from_client(port), quoted);
+                    let mut expected = case.error(*kind, case.client, &case.sent(port), quoted);
                     expected.hop_limit -= 1;
                     expected.source = case.vip.parse().unwrap();
                     assert_eq!(messages::read(&out.frame), expected);
@@ -197,7 +196,7 @@ fn errors_without_a_flow_are_dropped() {
                 return;
             };
             let kind = case.kinds()[0];
-            let known = case.to_client(1000);
+            let known = case.answered(1000);
             let mut other_port = known.clone();
             other_port.source.set_port(81);
             let mut other_source = known.clone();
@@ -232,7 +231,7 @@ fn what_lies_or_ends_too_early_is_dropped() {
             return;
         };
         let kind = case.kinds()[0];
-        let known = case.to_client(1000);
+        let known = case.answered(1000);
         let is_v4 = !case.vip.contains(':');
         for quoted in 0..case.least() {
             let error = case.error(kind, case.vip, &known, quoted);
@@ -277,14 +276,14 @@ fn an_error_records_nothing() {
             return;
         };
         for port in 1000..1040 {
-            let error = case.error(case.kinds()[0], case.vip, &case.to_client(port), 2000);
+            let error = case.error(case.kinds()[0], case.vip, &case.answered(port), 2000);
             assert_eq!(edge.run(&error.frame()).action, REDIRECT);
         }
         // Had they been recorded, they would go on to the first endpoint, which
         // drains.
         edge.apply(&web, &[director_core::EndpointState::Draining, Active]);
         for port in 1000..1040 {
-            let mut spec = case.from_client(port);
+            let mut spec = case.sent(port);
             spec.syn = true;
             let out = edge.run(&spec.frame());
             assert_eq!(
@@ -293,7 +292,7 @@ fn an_error_records_nothing() {
             );
         }
         edge.apply(&web, &[Dead, Active]);
-        let error = case.error(case.kinds()[0], case.vip, &case.to_client(1000), 2000);
+        let error = case.error(case.kinds()[0], case.vip, &case.answered(1000), 2000);
         assert_eq!(edge.run(&error.frame()).action, REDIRECT);
     }
 }

@@ -75,7 +75,7 @@ fn reset(edge: &mut Edge, spec: &Spec, frame: &[u8]) -> (u32, Option<u32>) {
 fn a_segment_with_ack_is_answered_at_its_ack() {
     for (client, vip, endpoints) in VIPS {
         let spec = tcp(client, vip);
-        let Some(mut edge) = edge(vip, &endpoints, &[spec.clone()]) else {
+        let Some(mut edge) = edge(vip, &endpoints, std::slice::from_ref(&spec)) else {
             return;
         };
         assert_eq!(reset(&mut edge, &spec, &spec.frame()), (500, None));
@@ -88,7 +88,7 @@ fn a_segment_without_ack_is_acknowledged() {
     for (client, vip, endpoints) in VIPS {
         for (flags, more) in [(0, 0), (1, 1)] {
             let spec = tcp(client, vip);
-            let Some(mut edge) = edge(vip, &endpoints, &[spec.clone()]) else {
+            let Some(mut edge) = edge(vip, &endpoints, std::slice::from_ref(&spec)) else {
                 return;
             };
             let mut frame = spec.frame();
@@ -104,7 +104,7 @@ fn a_segment_without_ack_is_acknowledged() {
 fn ipv4_options_do_not_get_into_the_answer() {
     let (client, vip, endpoints) = VIPS[0];
     let mut spec = tcp(client, vip);
-    let Some(mut edge) = edge(vip, &endpoints, &[spec.clone()]) else {
+    let Some(mut edge) = edge(vip, &endpoints, std::slice::from_ref(&spec)) else {
         return;
     };
     spec.options = vec![1; 40];
@@ -115,7 +115,7 @@ fn ipv4_options_do_not_get_into_the_answer() {
 fn a_reset_is_not_answered() {
     for (client, vip, endpoints) in VIPS {
         let mut spec = tcp(client, vip);
-        let Some(mut edge) = edge(vip, &endpoints, &[spec.clone()]) else {
+        let Some(mut edge) = edge(vip, &endpoints, std::slice::from_ref(&spec)) else {
             return;
         };
         spec.rst = true;
