@@ -158,3 +158,6 @@ fn read_ipv6<A: Address, F: Frame + ?Sized>(frame: &F, start: usize, flow: &mut 
     flow.transport = start + IPV6;
     true
 }
+
+#[cfg(test)]
+mod tests;

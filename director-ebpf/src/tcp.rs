@@ -93,3 +93,6 @@ pub fn find_mss<F: Frame + ?Sized>(frame: &F, transport: usize, scratch: &mut Sc
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

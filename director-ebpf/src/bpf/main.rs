@@ -19,6 +19,7 @@ mod reset;
 mod slow;
 mod trace;
 mod tunnel;
+mod tuple;
 mod vlan;
 
 use core::mem::MaybeUninit;

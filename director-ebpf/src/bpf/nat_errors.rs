@@ -16,7 +16,8 @@ use crate::{
     frame::XdpFrame,
     link::{self, NextHop},
     maps::{self, Maps, finish},
-    nat::{self, Client, Tuple},
+    nat::{self, Client},
+    tuple::{self, Tuple},
 };
 
 /// Sends an error about an endpoint's packet, which came from the client's
@@ -201,6 +202,6 @@ fn rewrite<A: Maps>(
         return false;
     };
     is_written &= frame.store(start + 2, change.apply(sum))
-        && nat::rewrite_ip(ctx, packet, from, after.destination);
+        && tuple::rewrite_ip(ctx, packet, from, after.destination);
     is_written
 }

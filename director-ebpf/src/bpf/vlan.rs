@@ -50,6 +50,9 @@ pub fn steer(ctx: &XdpContext) -> u32 {
     if !is_ours {
         return XDP_PASS;
     }
+    // Hidden, so that the verifier walks all that follows once and not for each
+    // number of tags.
+    let length = core::hint::black_box(length);
     if !shift(ctx, length) {
         return XDP_ABORTED;
     }
@@ -62,7 +65,7 @@ pub fn steer(ctx: &XdpContext) -> u32 {
         return XDP_ABORTED;
     }
     let frame = XdpFrame(ctx);
-    let is_written = if has_two {
+    let is_written = if length == 8 {
         frame.store(12, tags) && frame.store(20, ethertype)
     } else {
         frame.store(12, [tags[0], tags[1]]) && frame.store(16, ethertype)

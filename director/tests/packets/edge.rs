@@ -56,7 +56,7 @@ impl Edge {
         Some(Self { datapath })
     }
 
-    /// An edge without services with one service, whose endpoints' next hops are known.
+    /// An edge with one service, whose endpoints' next hops are known.
     pub fn with(service: &Service) -> Option<Self> {
         Some(Self::open(&options(None)?, service))
     }
