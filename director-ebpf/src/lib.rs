@@ -22,3 +22,4 @@ pub mod quic;
 pub mod rewrite;
 pub mod scratch;
 pub mod steer;
+pub mod synack;

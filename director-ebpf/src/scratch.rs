@@ -48,6 +48,8 @@ pub struct Scratch {
     /// Bucket that the choice is in.
     pub bucket: Cell<u64>,
     pub port: Cell<u64>,
+    /// What a helper of the kernel reads: a flow, or a TCP header.
+    pub words: [u32; 16],
 }
 
 impl Scratch {
@@ -67,4 +69,4 @@ impl Scratch {
 
 // SAFETY: `repr(C)`, integers only, no padding, as the assert shows.
 unsafe impl Plain for Scratch {}
-const _: () = assert!(size_of::<Scratch>() == 16 + 8 * 8);
+const _: () = assert!(size_of::<Scratch>() == 16 + 8 * 8 + 4 * 16);

@@ -12,13 +12,14 @@ mod maps;
 mod nat;
 mod quic;
 mod reset;
+mod syncookie;
 mod trace;
 mod tunnel;
 mod vlan;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use director_ebpf::{
-    abi::{ABI_VERSION, Address, Service, ServiceKey, affinity, mode, vip},
+    abi::{ABI_VERSION, Address, Service, ServiceKey, affinity, mode, service_flags, vip},
     cause::Cause,
     parse::{self, Packet, QINQ, VLAN},
     steer::{self, picked},
@@ -113,6 +114,9 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     }
     guard::check(&packet, service)?;
     if service.mode == mode::PROXY {
+        if service.flags & service_flags::SYN_COOKIES != 0 {
+            syncookie::check(ctx, &packet)?;
+        }
         maps::count_steered(service.index, 0, packet.ip_length, packet.is_syn());
         return Ok(XDP_PASS);
     }

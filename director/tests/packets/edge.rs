@@ -89,9 +89,8 @@ impl Edge {
         let active: Vec<u16> = (0..endpoints.len() as u16)
             .filter(|i| endpoints[usize::from(*i)].state == EndpointState::Active)
             .collect();
-        let table = (0..TABLE_SIZE)
-            .map(|slot| active[slot % active.len()])
-            .collect();
+        // Empty in `proxy` mode, which has no endpoints.
+        let table = active.iter().copied().cycle().take(TABLE_SIZE).collect();
         let plan = ServicePlan {
             service: service.name.clone(),
             version: 1,

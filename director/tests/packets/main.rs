@@ -7,6 +7,7 @@
 mod adopt;
 mod audit;
 mod chain;
+mod cookies;
 mod edge;
 mod frames;
 mod nat;
