@@ -32,8 +32,9 @@ use crate::{
 const CURRENT_NETNS: u64 = u64::MAX;
 /// Longest TCP header, in 32-bit words.
 const WORDS: usize = 15;
-/// What `bpf_tcp_check_syncookie` says of a wrong cookie.
-const EACCES: i64 = 13;
+/// What `bpf_tcp_check_syncookie` says of a wrong cookie, or where none was
+/// given out of late.
+const ENOENT: i64 = 2;
 
 /// Length of the family's IP header.
 #[inline(always)]
@@ -59,7 +60,7 @@ pub fn check<A: Maps>(ctx: &XdpContext, packet: &Packet<A>) -> Result<(), Cause>
     if is_syn && said >= 0 {
         return Err(answer(ctx, packet, said as u64));
     }
-    if !is_syn && said == -EACCES {
+    if !is_syn && said == -ENOENT {
         return Err(Cause::SynCookieWrong);
     }
     Ok(())
