@@ -239,7 +239,7 @@ pub fn packet_sum<A: Address>(packet: &Packet<A>) -> u16 {
 }
 
 #[inline(always)]
-fn sum_of(words: &[u32]) -> u64 {
+pub(crate) fn sum_of(words: &[u32]) -> u64 {
     let mut sum = 0;
     for word in words {
         sum += u64::from(*word);
@@ -249,7 +249,7 @@ fn sum_of(words: &[u32]) -> u64 {
 
 /// Two 16-bit words, in memory order, as one of 32 bits.
 #[inline(always)]
-const fn words(first: u16, second: u16) -> u32 {
+pub(crate) const fn words(first: u16, second: u16) -> u32 {
     let a = first.to_ne_bytes();
     let b = second.to_ne_bytes();
     u32::from_ne_bytes([a[0], a[1], b[0], b[1]])

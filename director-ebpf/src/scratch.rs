@@ -55,6 +55,10 @@ pub struct Scratch {
     ///
     /// [`Cause::TooBigTold`]: crate::cause::Cause::TooBigTold
     pub mtu: Cell<u64>,
+    /// Index of the service, for the slow path.
+    pub service: Cell<u64>,
+    /// What a helper of the kernel reads: a flow, or a TCP header.
+    pub words: [u32; 16],
 }
 
 impl Scratch {
@@ -74,4 +78,4 @@ impl Scratch {
 
 // SAFETY: `repr(C)`, integers only, no padding, as the assert shows.
 unsafe impl Plain for Scratch {}
-const _: () = assert!(size_of::<Scratch>() == 16 + 11 * 8);
+const _: () = assert!(size_of::<Scratch>() == 16 + 12 * 8 + 4 * 16);

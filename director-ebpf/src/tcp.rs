@@ -1,10 +1,10 @@
-//! TCP (RFC 9293), as pure functions: the RST that answers a segment, and where
-//! a header holds its maximum segment size.
+//! TCP (RFC 9293), as pure functions: the RST that answers a segment, the SYN-ACK
+//! that carries a cookie, and where a header holds its maximum segment size.
 
 use crate::{
     abi::{Address, TCP},
     parse::{ETHERNET, Frame, Packet, tcp_flags},
-    rewrite::{fold, pseudo_sum},
+    rewrite::{fold, pseudo_sum, sum_of, words},
     scratch::Scratch,
 };
 
@@ -28,23 +28,39 @@ pub fn reset<A: Address>(packet: &Packet<A>, seq: u32, ack: u32, offset: u8) -> 
         let next = u32::from_be(seq).wrapping_add(length).to_be();
         (0, next, tcp_flags::RST | tcp_flags::ACK)
     };
-    let [s0, s1] = packet.destination_port.to_ne_bytes();
-    let [d0, d1] = packet.source_port.to_ne_bytes();
-    let ports = u32::from_ne_bytes([s0, s1, d0, d1]);
+    let ports = words(packet.destination_port, packet.source_port);
     let word = u32::from_ne_bytes([(HEADER as u8 / 4) << 4, flags, 0, 0]);
     let sum = pseudo_sum(packet.destination, packet.source, TCP, HEADER as u16)
         + u64::from(ports)
         + u64::from(its_seq)
         + u64::from(its_ack)
         + u64::from(word);
-    let [c0, c1] = (!fold(sum)).to_ne_bytes();
-    [
-        ports,
-        its_seq,
-        its_ack,
-        word,
-        u32::from_ne_bytes([c0, c1, 0, 0]),
-    ]
+    [ports, its_seq, its_ack, word, words(!fold(sum), 0)]
+}
+
+/// Bytes that the client may send before the stack says more: no more than any
+/// stack takes at first.
+const WINDOW: u16 = 32_767;
+
+/// TCP header, with an MSS option, of the answer to the SYN `packet`: it carries
+/// `cookie` (RFC 4987, 3.6). `sequence` is the SYN's as it stands there.
+#[inline(always)]
+#[must_use]
+pub fn syn_ack<A: Address>(packet: &Packet<A>, sequence: u32, cookie: u32, mss: u16) -> [u32; 6] {
+    const LENGTH: u8 = 24;
+    let start = [LENGTH / 4 << 4, tcp_flags::SYN | tcp_flags::ACK];
+    let mut header = [
+        words(packet.destination_port, packet.source_port),
+        cookie.to_be(),
+        u32::from_be(sequence).wrapping_add(1).to_be(),
+        words(u16::from_ne_bytes(start), WINDOW.to_be()),
+        0,
+        words(u16::from_ne_bytes([MSS, 4]), mss.to_be()),
+    ];
+    let length = u16::from(LENGTH);
+    let sum = sum_of(&header) + pseudo_sum(packet.destination, packet.source, TCP, length);
+    header[4] = words(!fold(sum), 0);
+    header
 }
 
 /// Kinds of options (RFC 9293, 3.2).

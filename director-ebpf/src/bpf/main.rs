@@ -17,6 +17,7 @@ mod nat_errors;
 mod quic;
 mod reset;
 mod slow;
+mod syncookie;
 mod trace;
 mod tunnel;
 mod tuple;
@@ -26,7 +27,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use director_ebpf::{
-    abi::{ABI_VERSION, Address, affinity, mode, vip},
+    abi::{ABI_VERSION, Address, affinity, mode, service_flags, vip},
     cause::Cause,
     parse::{self, Packet, QINQ, VLAN},
     steer::{self, picked},
@@ -143,6 +144,11 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     }
     guard::check(packet, service)?;
     if service.mode == mode::PROXY {
+        if service.flags & service_flags::SYN_COOKIES != 0 && syncookie::concerns(packet) {
+            let scratch = maps::scratch().ok_or(Cause::NoEndpoint)?;
+            scratch.service.set(u64::from(service.index));
+            return Err(Cause::SynCookie);
+        }
         maps::count_steered(service.index, 0, packet.ip_length, packet.is_syn());
         return Ok(XDP_PASS);
     }

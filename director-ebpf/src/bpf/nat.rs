@@ -4,13 +4,13 @@
 use aya_ebpf::programs::XdpContext;
 use director_ebpf::{
     abi::{
-        Address, Endpoint, NAT_SOURCES, Plain, Service, Settings, TCP, UDP,
+        Address, Endpoint, NAT_SOURCES, Plain, Service, Settings, UDP,
         flow::{BUSY, EMPTY, FlowValue, WAYS},
         nat::{Ports4, Ports6, WayBack, flags},
     },
     cause::Cause,
     flows::{key_at, value_at},
-    parse::{ETHERNET, Frame as _, Packet, tcp_flags},
+    parse::{Frame as _, Packet, tcp_flags},
     ports::{self, Ports},
     scratch::Scratch,
     steer::{Pick, picked},

@@ -21,7 +21,7 @@ use crate::{
     frame::XdpFrame,
     icmp,
     maps::{self, Maps, finish},
-    reset,
+    reset, syncookie,
 };
 
 /// Bit of an action that says: the slow path is to take the packet, for the
@@ -33,7 +33,9 @@ pub const SLOW: u32 = 0x200;
 #[inline(always)]
 pub fn leave(cause: Cause) -> u32 {
     match cause {
-        Cause::Icmp | Cause::TooBigTold | Cause::Reset => SLOW | (cause as u32) << 16,
+        Cause::Icmp | Cause::TooBigTold | Cause::Reset | Cause::SynCookie => {
+            SLOW | (cause as u32) << 16
+        }
         other => finish(other),
     }
 }
@@ -62,6 +64,9 @@ fn slow<A: Maps>(ctx: &XdpContext, cause: u32) -> u32 {
     }
     if cause == Cause::Reset as u32 {
         return finish(reset::answer(ctx, packet));
+    }
+    if cause == Cause::SynCookie as u32 {
+        return syncookie::check(ctx, packet);
     }
     // The address pair is only there with this cause.
     if read != READ_ICMP {

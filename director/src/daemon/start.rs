@@ -280,9 +280,24 @@ async fn preflight(config: &Config) -> Result<()> {
             ));
         }
     }
+    if config.model.services.iter().any(|s| s.steering.syn_cookies) {
+        warn_of_cookies();
+    }
     if problems.is_empty() {
         Ok(())
     } else {
         bail!("{}", problems.join("\n"))
     }
+}
+
+/// SYN cookies are the stack's own, and follow its setting (see ip-sysctl in the
+/// kernel's documentation).
+fn warn_of_cookies() {
+    const SETTING: &str = "/proc/sys/net/ipv4/tcp_syncookies";
+    let lost = match fs::read_to_string(SETTING).as_deref().map(str::trim) {
+        Ok("2") => return,
+        Ok("0") => "no SYN is answered with a cookie",
+        _ => "SYNs are answered with cookies only while a listener's queue is full",
+    };
+    tracing::warn!("syn_cookies: {lost}; net.ipv4.tcp_syncookies = 2 has all of them answered so");
 }

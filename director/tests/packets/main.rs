@@ -8,6 +8,7 @@ mod adopt;
 mod audit;
 mod chain;
 mod consistency;
+mod cookies;
 mod decap;
 mod edge;
 mod errors;

@@ -145,8 +145,7 @@ fn fitting(steering: Steering, mode: Mode, protocol: Protocol) -> Steering {
     } else {
         fit.idle_timeout = default.idle_timeout;
     }
-    // Refused, for now.
-    fit.syn_cookies = false;
+    fit.syn_cookies &= mode == Mode::Proxy && protocol == Protocol::Tcp;
     let may_be_quic = matches!(mode, Mode::Tunnel | Mode::L2) && protocol == Protocol::Udp;
     if fit.affinity == Affinity::Quic && !may_be_quic {
         fit.affinity = default.affinity;

@@ -51,7 +51,7 @@ fn the_example_shows_the_defaults() {
             .is_some_and(|(key, _)| !key.contains(' ') && key != "port")
     };
     let commented = text.lines().filter(is_default).count();
-    assert_eq!(commented, 26, "keys whose default the example shows");
+    assert_eq!(commented, 27, "keys whose default the example shows");
     let lines = text.lines().map(|line| match is_default(&line) {
         true => line.trim_start_matches("# "),
         false => line,
@@ -169,7 +169,7 @@ fn what_the_packet_path_is_told_arrives() {
     assert_eq!(quic.steering.idle_timeout, Duration::from_mins(5));
     let ids = quic.endpoints.iter().map(|endpoint| endpoint.server_id);
     assert_eq!(ids.collect::<Vec<_>>(), [Some(1), Some(2)]);
-    assert_eq!(shop.mode, Mode::Proxy);
+    assert_eq!((shop.mode, shop.steering.syn_cookies), (Mode::Proxy, true));
     assert_eq!(shop.endpoints, []);
 }
 

@@ -84,20 +84,9 @@ pub(super) fn steering(
         on_death: report.read(service, on_death, &raw.on_death, deaths),
         mss: report.read(service, key("mss", "1400"), &raw.mss, mss),
         connection_rate: report.read(service, connection_rate, &raw.connection_rate, rates),
-        syn_cookies: report.read(service, syn_cookies, &raw.syn_cookies, |on| no_cookies(*on)),
+        syn_cookies: report.read(service, syn_cookies, &raw.syn_cookies, |on| Ok(*on)),
         idle_timeout: report.read(service, idle_timeout, &raw.idle_timeout, timeouts),
     }
-}
-
-/// Nothing answers SYNs with cookies yet: to accept the key would promise it.
-fn no_cookies(is_asked: bool) -> Result<bool, Fault> {
-    if !is_asked {
-        return Ok(false);
-    }
-    Err(
-        Fault::new("cannot be true: this version answers no SYN with a cookie")
-            .help("remove it; the sysctl net.ipv4.tcp_syncookies protects the host's own stack"),
-    )
 }
 
 /// Reports what does not go with the mode, the protocol or the endpoints.
@@ -109,7 +98,7 @@ pub(super) fn check(report: &mut Report<'_>, service: &ServiceDraft<'_>) {
         on_death,
         mss,
         connection_rate,
-        syn_cookies: _,
+        syn_cookies,
         idle_timeout,
     } = &service.steering;
     let mut fit = Fit::of(report, service);
@@ -119,6 +108,8 @@ pub(super) fn check(report: &mut Report<'_>, service: &ServiceDraft<'_>) {
     fit.only(connection_rate.located(), "connection_rate", TCP);
     let reset = on_death.located().filter(|it| it.value == OnDeath::Reset);
     fit.only(reset, "on_death", TCP);
+    let cookies = syn_cookies.located().filter(|it| it.value);
+    fit.only(cookies, "syn_cookies", PROXY_TCP);
     fit.only(idle_timeout.located(), "idle_timeout", UDP);
     let quic = affinity.located().filter(|it| it.value == Affinity::Quic);
     let quic_fits = fit.only(quic, "affinity", QUIC);
@@ -177,6 +168,12 @@ const UDP: Only = Only {
     protocols: &[Protocol::Udp],
     what: "udp",
     remedy: "use protocol = \"udp\"",
+};
+const PROXY_TCP: Only = Only {
+    modes: &[Mode::Proxy],
+    protocols: &[Protocol::Tcp],
+    what: "tcp in proxy mode",
+    remedy: "use protocol = \"tcp\" and mode = \"proxy\"",
 };
 const QUIC: Only = Only {
     modes: &[Mode::Tunnel, Mode::L2],
