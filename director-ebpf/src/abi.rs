@@ -267,6 +267,10 @@ pub mod service_flags {
     pub const DENY: u8 = 8;
 }
 
+/// Destination and source address of an Ethernet header, as they stand there.
+/// In words of 32 bits, which the path copies in half as many steps.
+pub type Macs = [u32; 3];
+
 /// Value of `ENDPOINTS`. One cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,7 +289,7 @@ pub struct Endpoint {
     /// Interface towards the next hop; 0: not known, look it up per packet.
     pub interface: u32,
     /// Ethernet header towards the next hop: destination, source.
-    pub macs: [u16; 6],
+    pub macs: Macs,
     /// Network byte order.
     pub port: u16,
     /// Largest IP packet that the interface takes; 0: not known.

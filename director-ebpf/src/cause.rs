@@ -105,7 +105,15 @@ causes! {
     /// Of a dead endpoint's flow, and not to be answered with RST: one itself,
     /// or not TCP.
     NotReset = "not_reset" => Drop,
+    /// The packet was steered; what `director trace` was to tell of it found no
+    /// room.
+    EventLost = "event_lost" => Pass,
 }
+
+/// Entries of `CAUSES`: more than there are causes, so that a build with more
+/// of them takes over the pinned map of an earlier one.
+pub const ROOM: u32 = 64;
+const _: () = assert!(Cause::ALL.len() <= ROOM as usize);
 
 #[cfg(test)]
 mod tests {

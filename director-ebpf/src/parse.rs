@@ -206,15 +206,28 @@ impl Parse for [u32; 4] {
         packet: &mut MaybeUninit<Packet<[u32; 4]>>,
     ) -> Result<(), Cause> {
         let short = Cause::Truncated;
-        let mut header = MaybeUninit::<[u32; 10]>::uninit();
-        if !frame.load_words(ETHERNET, &mut header) {
+        let to = packet.as_mut_ptr();
+        let mut start = MaybeUninit::<[u32; 2]>::uninit();
+        // SAFETY: fields of `packet`, to be written; each is whole once
+        // `load_words` has said so. Right where they are to stay, since to copy
+        // them costs more than to read them.
+        let (source, destination) = unsafe {
+            (
+                &mut *(&raw mut (*to).source).cast::<MaybeUninit<[u32; 4]>>(),
+                &mut *(&raw mut (*to).destination).cast::<MaybeUninit<[u32; 4]>>(),
+            )
+        };
+        if !frame.load_words(ETHERNET + 24, destination)
+            || !frame.load_words(ETHERNET + 8, source)
+            || !frame.load_words(ETHERNET, &mut start)
+        {
             return Err(short);
         }
         // SAFETY: `load_words` says that it has written them.
-        let header = unsafe { header.assume_init_ref() };
-        let start = u32::from_be(header[0]);
-        let [p0, p1, protocol, hop_limit] = header[1].to_ne_bytes();
+        let start = unsafe { start.assume_init_ref() };
+        let [p0, p1, protocol, hop_limit] = start[1].to_ne_bytes();
         let payload = u16::from_be_bytes([p0, p1]);
+        let start = u32::from_be(start[0]);
 
         if start >> 28 != 6 {
             return Err(Cause::Malformed);
@@ -235,19 +248,19 @@ impl Parse for [u32; 4] {
             }
             _ => {}
         }
-        let packet = packet.write(Packet {
-            source: [header[2], header[3], header[4], header[5]],
-            destination: [header[6], header[7], header[8], header[9]],
-            source_port: 0,
-            destination_port: 0,
-            protocol,
-            tcp_flags: 0,
-            traffic_class: (start >> 20) as u8,
-            hop_limit,
-            flow_label: start & 0xf_ffff,
-            ip_length,
-            transport: ETHERNET + IPV6,
-        });
+        // SAFETY: the addresses are written, and here all the rest is.
+        let packet = unsafe {
+            (&raw mut (*to).source_port).write(0);
+            (&raw mut (*to).destination_port).write(0);
+            (&raw mut (*to).protocol).write(protocol);
+            (&raw mut (*to).tcp_flags).write(0);
+            (&raw mut (*to).traffic_class).write((start >> 20) as u8);
+            (&raw mut (*to).hop_limit).write(hop_limit);
+            (&raw mut (*to).flow_label).write(start & 0xf_ffff);
+            (&raw mut (*to).ip_length).write(ip_length);
+            (&raw mut (*to).transport).write(ETHERNET + IPV6);
+            packet.assume_init_mut()
+        };
         ports(frame, packet, ICMP6, usize::from(payload))
     }
 

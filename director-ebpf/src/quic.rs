@@ -26,17 +26,18 @@ pub const LEAST: usize = 9;
 /// Header form: the packet has a long header.
 const LONG: u8 = 0x80;
 /// Rotation codepoint of connection IDs that name no server.
-const UNROUTABLE: u8 = 0b111;
+const UNROUTABLE: u32 = 0b111;
 
-/// ID of the server that a datagram with this start is for.
+/// ID of the server that a datagram is for, by its first byte and the four that
+/// follow (network byte order).
 #[inline(always)]
 #[must_use]
-pub const fn server(start: &[u8; LEAST]) -> u32 {
-    let [first, rotation, high, middle, low, ..] = *start;
-    if first & LONG != 0 || rotation >> 5 == UNROUTABLE {
+pub const fn server(first: u8, id: u32) -> u32 {
+    let id = u32::from_be(id);
+    if first & LONG != 0 || id >> 29 == UNROUTABLE {
         return NO_SERVER;
     }
-    u32::from_be_bytes([0, high, middle, low])
+    id & 0xff_ffff
 }
 
 #[cfg(test)]
@@ -47,36 +48,36 @@ mod tests {
 
     #[test]
     fn a_short_header_names_the_server() {
-        let start = [0x40, 0x07, 0x12, 0x34, 0x56, 1, 2, 3, 4];
-        assert_eq!(server(&start), 0x12_3456);
-        let zero = [0x40, 0x07, 0, 0, 0, 1, 2, 3, 4];
-        assert_eq!(server(&zero), NO_SERVER);
+        assert_eq!(server(0x40, 0x0712_3456_u32.to_be()), 0x12_3456);
+        assert_eq!(server(0x40, 0x0700_0000_u32.to_be()), NO_SERVER);
     }
 
     #[test]
     fn the_last_codepoint_names_none() {
         for codepoint in 0..8u8 {
-            let start = [0x40, codepoint << 5 | 7, 0, 0, 9, 1, 2, 3, 4];
+            let id = [codepoint << 5 | 7, 0, 0, 9];
             let named = if codepoint == 7 { NO_SERVER } else { 9 };
-            assert_eq!(server(&start), named, "codepoint {codepoint}");
+            assert_eq!(
+                server(0x40, u32::from_ne_bytes(id)),
+                named,
+                "codepoint {codepoint}"
+            );
         }
     }
 
     proptest! {
         #[test]
         fn only_form_codepoint_and_id_count(
-            start: [u8; LEAST],
             id in 1u32..1 << 24,
-            others: [u8; LEAST],
+            first: u8,
+            rotation: u8,
         ) {
             let [_, high, middle, low] = id.to_be_bytes();
-            let mut datagram = others;
-            datagram[2..5].copy_from_slice(&[high, middle, low]);
-            let is_short = others[0] & 0x80 == 0;
-            let is_routable = others[1] & 0xe0 != 0xe0;
+            let bytes = u32::from_ne_bytes([rotation, high, middle, low]);
+            let is_short = first & 0x80 == 0;
+            let is_routable = rotation & 0xe0 != 0xe0;
             let named = if is_short && is_routable { id } else { NO_SERVER };
-            prop_assert_eq!(server(&datagram), named);
-            prop_assert!(server(&start) < 1 << 24);
+            prop_assert_eq!(server(first, bytes), named);
         }
     }
 }

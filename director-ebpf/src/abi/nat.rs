@@ -8,7 +8,7 @@
 //! over the planes by their address and port, so that many servers can have
 //! more flows than there are ports.
 
-use super::{Plain, flow::WAYS};
+use super::{Macs, Plain, flow::WAYS};
 
 /// Buckets of one source's span.
 pub const SPAN: u32 = 65_536 / WAYS as u32;
@@ -22,7 +22,7 @@ pub const FIRST: u32 = 1_024 / WAYS as u32;
 pub struct WayBack {
     pub interface: u32,
     /// Ethernet header of replies: destination, source.
-    pub macs: [u16; 6],
+    pub macs: Macs,
 }
 
 /// Value of `NAT4`: eight ports.

@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use director_ebpf::{
-    abi::{Address, Endpoint},
+    abi::{Address, Endpoint, Macs},
     cause::Cause,
     parse::VLAN,
 };
@@ -22,7 +22,7 @@ use crate::frame::XdpFrame;
 #[derive(Clone, Copy, Default)]
 pub struct NextHop {
     pub interface: u32,
-    pub macs: [u16; 6],
+    pub macs: Macs,
     pub vlan: u16,
 }
 
@@ -87,16 +87,13 @@ fn look_up(
         )
     };
     let (d, s) = (query.dmac, query.smac);
-    let word = |a, b| u16::from_ne_bytes([a, b]);
+    let word = |bytes| u32::from_ne_bytes(bytes);
     *hop = NextHop {
         interface: query.ifindex,
         macs: [
-            word(d[0], d[1]),
-            word(d[2], d[3]),
-            word(d[4], d[5]),
-            word(s[0], s[1]),
-            word(s[2], s[3]),
-            word(s[4], s[5]),
+            word([d[0], d[1], d[2], d[3]]),
+            word([d[4], d[5], s[0], s[1]]),
+            word([s[2], s[3], s[4], s[5]]),
         ],
         vlan: 0,
     };

@@ -120,7 +120,7 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     }
     let mut packet = MaybeUninit::<Packet<A>>::uninit();
     if let Err(cause) = A::parse(&frame, &mut packet) {
-        return Err(not_steered(cause, destination));
+        return Err(not_steered::<A>(ctx, cause));
     }
     // SAFETY: `parse` promises that.
     let packet = unsafe { packet.assume_init_ref() };
@@ -128,7 +128,7 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     let service = match maps::service(&key) {
         Some(service) => service,
         None => {
-            let kind = maps::kind_of(&destination);
+            let kind = maps::kind_of(&packet.destination);
             if kind & vip::NAT_SOURCE != 0 {
                 return nat::to_client(ctx, packet);
             }
@@ -139,7 +139,7 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
             maps::service(&key).ok_or(Cause::NotOurs)?
         }
     };
-    if packet.source.is_martian(destination) {
+    if packet.source.is_martian(packet.destination) {
         return Err(Cause::Martian);
     }
     guard::check(packet, service)?;
@@ -185,11 +185,10 @@ fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
 /// What becomes of a packet without ports that can be read. Only a VIP's
 /// packets are refused for it: others pass, however odd.
 #[inline(always)]
-fn not_steered<A: Maps>(cause: Cause, destination: A) -> Cause {
-    if maps::kind_of(&destination) == 0 {
-        Cause::NotOurs
-    } else {
-        cause
+fn not_steered<A: Maps>(ctx: &XdpContext, cause: Cause) -> Cause {
+    match A::destination(&XdpFrame(ctx)) {
+        Some(destination) if maps::kind_of(&destination) != 0 => cause,
+        _ => Cause::NotOurs,
     }
 }
 

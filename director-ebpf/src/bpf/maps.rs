@@ -18,7 +18,7 @@ use director_ebpf::{
         hint_of,
         nat::{Front, Ports4, Ports6},
     },
-    cause::{Action, Cause},
+    cause::{self, Action, Cause},
     flows::Family,
     parse::Parse,
     scratch::Scratch,
@@ -99,7 +99,7 @@ static SERVICE_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1,
 #[map]
 static ENDPOINT_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(2, 0);
 #[map]
-static CAUSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Cause::ALL.len() as u32, 0);
+static CAUSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(cause::ROOM, 0);
 
 /// The maps of one family.
 pub trait Maps: Family + Parse + PortTable {

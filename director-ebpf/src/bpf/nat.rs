@@ -4,7 +4,7 @@
 use aya_ebpf::programs::XdpContext;
 use director_ebpf::{
     abi::{
-        Address, Endpoint, NAT_SOURCES, Plain, Service, Settings, UDP,
+        Address, Endpoint, Macs, NAT_SOURCES, Plain, Service, Settings, UDP,
         flow::{BUSY, EMPTY, FlowValue, WAYS},
         nat::{Ports4, Ports6, WayBack, flags},
     },
@@ -330,7 +330,8 @@ fn is_at<A: Address>(endpoint: &Endpoint, packet: &Packet<A>) -> bool {
 /// Ethernet header of replies: to where the client's packet came from. Replies
 /// so take the client's own path, without a look-up.
 #[inline(always)]
-fn way_back(ctx: &XdpContext) -> [u16; 6] {
-    let m = XdpFrame(ctx).load::<[u16; 6]>(0).unwrap_or_default();
-    [m[3], m[4], m[5], m[0], m[1], m[2]]
+fn way_back(ctx: &XdpContext) -> Macs {
+    // Half of the middle word belongs to either address.
+    let [a, b, c] = XdpFrame(ctx).load::<Macs>(0).unwrap_or_default();
+    [b >> 16 | c << 16, c >> 16 | a << 16, a >> 16 | b << 16]
 }

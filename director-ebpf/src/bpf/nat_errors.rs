@@ -65,7 +65,7 @@ fn try_to_endpoint<A: Maps>(
         source_port: port as u16,
         destination_port: endpoint.port,
     };
-    if !rewrite(ctx, packet, flow, &after, true) {
+    if !rewrite(ctx, packet, flow, &after, &packet.source) {
         return Err(Cause::IcmpMalformed);
     }
     maps::count_steered(service.index, pick.endpoint, packet.ip_length, false);
@@ -90,7 +90,7 @@ fn try_to_client<A: Maps>(
     if !find_client(flow, &mut client) {
         return Err(Cause::IcmpNoFlow);
     }
-    if !rewrite(ctx, packet, flow, &client.tuple, false) {
+    if !rewrite(ctx, packet, flow, &client.tuple, &client.tuple.source) {
         return Err(Cause::IcmpMalformed);
     }
     let hop = NextHop {
@@ -135,24 +135,19 @@ fn find_port<A: Maps>(flow: &Packet<A>, service: u32, endpoint: &Endpoint) -> bo
 }
 
 /// Rewrites an error and the packet it quotes, whose checksums all change with
-/// it (RFC 1624); false where the frame ends before. `flow` and `after` go the other way round than the
-/// quoted packet. The error itself goes to where `after` does, and comes from
-/// where `after` does too, unless it is to keep its source.
+/// it (RFC 1624); false where the frame ends before. `flow` and `after` go the
+/// other way round than the quoted packet. The error itself goes to where
+/// `after` does, and comes `from` there.
 #[inline(never)]
 fn rewrite<A: Maps>(
     ctx: &XdpContext,
     packet: &Packet<A>,
     flow: &Packet<A>,
     after: &Tuple<A>,
-    keeps_source: bool,
+    from: &A,
 ) -> bool {
     let frame = XdpFrame(ctx);
     let quoted = message::quoted::<A>();
-    let from = if keeps_source {
-        packet.source
-    } else {
-        after.source
-    };
     let (source, destination) = (after.destination, after.source);
     let addresses = Change::default()
         .address(flow.destination, source)
@@ -193,7 +188,7 @@ fn rewrite<A: Maps>(
     } else {
         // ICMPv6 covers the pseudo-header too.
         change = change
-            .address(packet.source, from)
+            .address(packet.source, *from)
             .address(packet.destination, after.destination);
         is_written &= frame.store(quoted + 8, source) && frame.store(quoted + 24, destination);
     }
@@ -202,6 +197,6 @@ fn rewrite<A: Maps>(
         return false;
     };
     is_written &= frame.store(start + 2, change.apply(sum))
-        && tuple::rewrite_ip(ctx, packet, from, after.destination);
+        && tuple::rewrite_ip(ctx, packet, *from, after.destination);
     is_written
 }

@@ -32,12 +32,13 @@ pub fn pick<A: Maps>(
     if ETHERNET + usize::from(packet.ip_length) < start + LEAST {
         return false;
     }
-    let Some(start) = XdpFrame(ctx).load::<[u8; LEAST]>(start) else {
+    let frame = XdpFrame(ctx);
+    let (Some(id), Some(first)) = (frame.load::<u32>(start + 1), frame.load::<u8>(start)) else {
         return false;
     };
     let key = ServerKey {
         service: service.index,
-        server: server(&start),
+        server: server(first, id),
     };
     if key.server == NO_SERVER {
         return false;

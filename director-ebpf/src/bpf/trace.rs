@@ -6,6 +6,7 @@ use director_ebpf::{
         Service,
         event::{FlowEvent, kind},
     },
+    cause::Cause,
     parse::Packet,
     steer::{Pick, picked},
 };
@@ -46,7 +47,7 @@ pub fn flow<A: Maps>(packet: &Packet<A>, service: &Service, pick: &Pick, is_rese
         endpoint: pick.endpoint,
         service: service.index,
     };
-    // Where the buffer is full the event is lost, which its reader can tell by
-    // the counters.
-    let _ = EVENTS.output::<FlowEvent>(&event, 0);
+    if EVENTS.output::<FlowEvent>(&event, 0).is_err() {
+        maps::count(Cause::EventLost);
+    }
 }

@@ -146,7 +146,7 @@ fn endpoint(source: &[u8], destination: &[u8]) -> Endpoint {
         vlan: 0,
         service: 0,
         interface: 0,
-        macs: [0; 6],
+        macs: [0; 3],
         port: 0,
         mtu: 1500,
         outer_sum: outer_sum(source[0], destination[0]),

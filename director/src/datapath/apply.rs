@@ -103,7 +103,7 @@ impl Datapath {
         } else {
             self.maps.v6.flows.len()
         };
-        let has_deny = self.has_deny;
+        let has_deny = !self.deny.is_empty();
         desired::service_value(service, index, &self.settings, buckets as u32, has_deny)
     }
 

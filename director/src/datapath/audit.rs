@@ -81,6 +81,7 @@ impl Datapath {
             }
         }
         self.write_addresses(&mut found)?;
+        self.audit_deny(&mut found)?;
         Ok(found)
     }
 

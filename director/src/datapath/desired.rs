@@ -95,7 +95,7 @@ pub const UNUSED: Endpoint = Endpoint {
     vlan: 0,
     service: 0,
     interface: 0,
-    macs: [0; 6],
+    macs: [0; 3],
     port: 0,
     mtu: 0,
     outer_sum: 0,
@@ -256,7 +256,7 @@ pub fn set_hop(entry: &mut Endpoint, hop: Option<&Hop>) {
         }
         None => {
             entry.interface = 0;
-            entry.macs = [0; 6];
+            entry.macs = [0; 3];
             entry.mtu = 0;
             entry.vlan = 0;
         }

@@ -53,7 +53,7 @@ use self::{
     plain::{P, address},
     sweep::Sweep,
 };
-use crate::config::{Edge, IcmpPolicy, Limits, NatSources, TunnelSources};
+use crate::config::{Edge, IcmpPolicy, Limits, NatSources, Prefix, TunnelSources};
 
 /// Name of the steering program in the object.
 const PROGRAM: &str = "director_steer";
@@ -122,8 +122,10 @@ pub struct Datapath {
     settings: Settings,
     table_size: usize,
     nat_sources: Vec<IpAddr>,
-    /// Whether there is a deny list.
-    has_deny: bool,
+    /// Sources whose packets to services are dropped.
+    deny: Vec<Prefix>,
+    /// Audits so far.
+    audits: usize,
     sweep: Sweep,
     pins: Option<Pins>,
 }
@@ -180,7 +182,8 @@ impl Datapath {
             settings,
             table_size,
             nat_sources: v4.chain(v6).collect(),
-            has_deny: false,
+            deny: Vec::new(),
+            audits: 0,
             sweep: Sweep::default(),
             pins: options.pins.clone(),
         };

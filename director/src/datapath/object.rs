@@ -145,7 +145,7 @@ pub fn sizes(
         "DENY4" | "DENY6" => DENY,
         "SOURCES4" | "SOURCES6" => SOURCES,
         "EVENTS" => EVENTS,
-        "CAUSES" => director_ebpf::cause::Cause::ALL.len() as u32,
+        "CAUSES" => director_ebpf::cause::ROOM,
         _ => 1,
     };
     let sizes: Vec<_> = MAPS.iter().map(|name| (*name, size(name))).collect();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::Pod;
-use director_ebpf::abi::{self, Plain};
+use director_ebpf::abi::{self, Macs, Plain};
 
 /// Lets an ABI type be a key or a value of an `aya` map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,21 +39,21 @@ pub fn address(words: [u32; 4], family: u8) -> IpAddr {
 }
 
 /// Ethernet addresses of a next hop, as the ABI keeps them.
-pub fn macs(destination: [u8; 6], source: [u8; 6]) -> [u16; 6] {
-    let mut words = [0; 6];
+pub fn macs(destination: [u8; 6], source: [u8; 6]) -> Macs {
+    let mut words = [0; 3];
     let bytes = destination
         .iter()
         .chain(&source)
         .copied()
         .collect::<Vec<_>>();
-    for (word, pair) in words.iter_mut().zip(bytes.chunks(2)) {
-        *word = u16::from_ne_bytes([pair[0], pair[1]]);
+    for (word, four) in words.iter_mut().zip(bytes.chunks(4)) {
+        *word = u32::from_ne_bytes([four[0], four[1], four[2], four[3]]);
     }
     words
 }
 
 /// The reverse of [`macs`].
-pub fn split_macs(words: [u16; 6]) -> ([u8; 6], [u8; 6]) {
+pub fn split_macs(words: Macs) -> ([u8; 6], [u8; 6]) {
     let mut bytes = [[0; 6]; 2];
     for (byte, value) in bytes
         .iter_mut()

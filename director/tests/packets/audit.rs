@@ -46,7 +46,10 @@ fn a_removed_service_passes() {
 
 #[test]
 fn a_foreign_hand_is_found_and_undone() {
-    use aya::maps::{Array, HashMap, Map, MapData};
+    use aya::maps::{
+        Array, HashMap, Map, MapData,
+        lpm_trie::{Key, LpmTrie},
+    };
     let web = service(
         "203.0.113.10",
         Protocol::Tcp,
@@ -56,6 +59,9 @@ fn a_foreign_hand_is_found_and_undone() {
     let Some(mut edge) = Edge::with(&web) else {
         return;
     };
+    edge.datapath
+        .set_deny(&["198.51.100.0/24".parse().unwrap()])
+        .unwrap();
     let frame = tcp("192.0.2.1:1000", "203.0.113.10:80").frame();
     let right = edge.run(&frame).frame;
 
@@ -92,6 +98,9 @@ fn a_foreign_hand_is_found_and_undone() {
     endpoints.set(1, [7; 64], 0).unwrap();
     slots.set(3, 29, 0).unwrap();
     banks.set(0, 1, 0).unwrap();
+    let mut denied: LpmTrie<_, [u8; 4], u32> = Map::LpmTrie(named("DENY4")).try_into().unwrap();
+    denied.insert(&Key::new(8, [192, 0, 0, 0]), 1, 0).unwrap();
+    denied.remove(&Key::new(24, [198, 51, 100, 0])).unwrap();
     assert_eq!(edge.run(&frame).action, PASS);
 
     let mut found: Vec<&str> = edge
@@ -106,6 +115,7 @@ fn a_foreign_hand_is_found_and_undone() {
         found,
         [
             "BANKS",
+            "DENY4",
             "ENDPOINTS",
             "ENTRIES",
             "FILTER",

@@ -172,6 +172,16 @@ impl Edge {
     }
 }
 
+/// The object under test: the one that is built in, or another.
+pub fn object_bytes() -> Vec<u8> {
+    const BUILT_IN: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../director-ebpf/obj/director-xdp.o"
+    );
+    let path = std::env::var_os("DIRECTOR_BPF_OBJECT").unwrap_or_else(|| BUILT_IN.into());
+    std::fs::read(path).unwrap()
+}
+
 /// What test edges are opened with; `None`, said aloud, where they cannot run.
 pub fn options(pins: Option<Pins>) -> Option<Options> {
     if !nix::unistd::geteuid().is_root() {
@@ -179,12 +189,8 @@ pub fn options(pins: Option<Pins>) -> Option<Options> {
         eprintln!("skipped: packet tests need root, to load BPF programs");
         return None;
     }
-    let object = match std::env::var_os("DIRECTOR_BPF_OBJECT") {
-        Some(path) => Object::from_bytes(std::fs::read(path).unwrap()).unwrap(),
-        None => Object::embedded().unwrap(),
-    };
     Some(Options {
-        object,
+        object: Object::from_bytes(object_bytes()).unwrap(),
         limits: Limits {
             flows: 4096,
             services: 8,

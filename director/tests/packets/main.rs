@@ -25,5 +25,6 @@ mod quic;
 mod refused;
 mod reset;
 mod sources;
+mod stack;
 mod tunnel;
 mod verifier;

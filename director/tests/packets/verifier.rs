@@ -4,7 +4,7 @@ use crate::edge::Edge;
 
 /// Instructions that the verifier may walk. The kernel's own limit is a million
 /// (`BPF_COMPLEXITY_LIMIT_INSNS`); other kernels walk some more than this one.
-const MOST_WALKED: u32 = 520_000;
+const MOST_WALKED: u32 = 300_000;
 /// Bytes of machine code.
 const MOST_CODE: u32 = 110_000;
 
