@@ -114,8 +114,24 @@ impl Net {
             sink_in: format!("l4s{:x}", id()),
         };
         net.edge.within(|| net.links())?;
-        net.edge.within(forwarding)?;
+        // No sender is asked whether it may come that way.
+        for at in ["all", "default"] {
+            net.edge
+                .within(|| sysctl(&format!("ipv4/conf/{at}/rp_filter"), "0"))?;
+        }
         Ok(net)
+    }
+
+    /// Has the edge's kernel forward what a program passes, or drop it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forward(&self, does: bool) -> Result<()> {
+        let value = if does { "1" } else { "0" };
+        self.edge.within(|| {
+            sysctl("ipv4/ip_forward", value)?;
+            sysctl("ipv6/conf/all/forwarding", value)
+        })
     }
 
     fn links(&self) -> Result<()> {
@@ -169,19 +185,9 @@ impl Net {
     }
 }
 
-/// The edge forwards, and asks no sender whether it may come that way.
-fn forwarding() -> Result<()> {
-    for (name, value) in [
-        ("ipv4/ip_forward", "1"),
-        ("ipv4/conf/all/rp_filter", "0"),
-        ("ipv4/conf/default/rp_filter", "0"),
-        ("ipv6/conf/all/forwarding", "1"),
-        ("ipv6/conf/default/forwarding", "1"),
-    ] {
-        let path = format!("/proc/sys/net/{name}");
-        fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))?;
-    }
-    Ok(())
+fn sysctl(name: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/{name}");
+    fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))
 }
 
 fn written(mac: [u8; 6]) -> String {

@@ -22,7 +22,7 @@ use crate::cpu;
 const MOST: u32 = 1 << 27;
 /// Packets of a batch, after which the sender makes way for the receiver. They
 /// are taken from, and go back to, a pool of as many pages.
-const BATCH: u32 = 128;
+const BATCH: u32 = 256;
 
 /// One that sends.
 pub struct Sender<'scope> {
@@ -34,8 +34,8 @@ impl Sender<'_> {
     /// Sends what `wrap` makes out of the network's source, from `cpu`, while
     /// `watch` runs.
     ///
-    /// It is one call into the kernel: each call waits for a grace period or so
-    /// before its first packet. A signal ends it.
+    /// It is one call into the kernel: each was seen to take tens of milliseconds
+    /// beside its packets. A signal ends it.
     ///
     /// # Errors
     /// When sending fails, and those of `watch`.
