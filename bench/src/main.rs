@@ -1,9 +1,14 @@
 //! Benchmarks of director, each next to its floor and its peer.
 
+mod cpu;
+mod edge;
+mod frames;
+mod l4;
 mod report;
+mod wrapper;
 mod xdp;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -36,20 +41,51 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// What an edge forwards in a network of namespaces, and what it costs its
+    /// CPU, beside the kernel's own forwarding of the same packets.
+    ///
+    /// Every case runs in each round; figures are medians over the rounds. The
+    /// rate is packets that arrived, and better higher; the cost better lower.
+    L4 {
+        /// Rounds; each runs every case once.
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Milliseconds that a case is measured for in a round, once warm.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+        window: u64,
+        /// Only what is compared with and the cases whose name has this in it;
+        /// may be given several times.
+        #[arg(long, value_name = "TEXT")]
+        only: Vec<String>,
+        /// Write the rows there, as a JSON array.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
+impl Bench {
+    fn run(self) -> anyhow::Result<()> {
+        let (rows, json) = match self {
+            Self::Xdp {
+                rounds,
+                packets,
+                only,
+                json,
+            } => (xdp::run(rounds, packets, &only)?, json),
+            Self::L4 {
+                rounds,
+                window,
+                only,
+                json,
+            } => (l4::run(rounds, Duration::from_millis(window), &only)?, json),
+        };
+        println!("{}", report::table(&rows));
+        report::write(&rows, json.as_deref())
+    }
 }
 
 fn main() -> ExitCode {
-    let Bench::Xdp {
-        rounds,
-        packets,
-        only,
-        json,
-    } = Cli::parse().bench;
-    let result = xdp::run(rounds, packets, &only).and_then(|rows| {
-        println!("{}", report::table(&rows));
-        report::write(&rows, json.as_deref())
-    });
-    match result {
+    match Cli::parse().bench.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -48,7 +48,7 @@ const WINDOW: u16 = 32_767;
 #[must_use]
 pub fn syn_ack<A: Address>(packet: &Packet<A>, sequence: u32, cookie: u32, mss: u16) -> [u32; 6] {
     const LENGTH: u8 = 24;
-    let start = [LENGTH / 4 << 4, tcp_flags::SYN | tcp_flags::ACK];
+    let start = [(LENGTH / 4) << 4, tcp_flags::SYN | tcp_flags::ACK];
     let mut header = [
         words(packet.destination_port, packet.source_port),
         cookie.to_be(),

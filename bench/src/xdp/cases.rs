@@ -1,39 +1,22 @@
 //! What is measured.
 
-use director_ebpf::bench::{FRAME, HEADERS, Plan};
+use director_ebpf::bench::{FRAME, Plan};
+
+use crate::{
+    edge::{QUIC_PORT, SERVER_ID, Table},
+    frames::{ACK, Frame, ICMP, OTHER4, OTHER6, SYN, TCP, UDP, VIP4, VIP6, frame4, frame6, plan},
+};
 
 /// The program that a case runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Under {
     Empty,
     Lru,
-    /// The steering program, with services of this mode.
+    /// The steering program, with services of this mode. Endpoints are out of
+    /// the interface that packets come in by, as on an edge with one interface.
     Steer(Table),
-}
-
-/// Which of the edges a case needs: the same VIP cannot have two modes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Table {
-    /// `tunnel` mode, flows recorded where needed.
-    Auto,
-    /// The same, out of another interface.
-    Redirect,
-    /// The first again, every flow recorded.
-    Always,
-    Gue,
-    L2,
-    Nat,
-}
-
-impl Table {
-    pub const ALL: [Self; 6] = [
-        Self::Auto,
-        Self::Redirect,
-        Self::Always,
-        Self::Gue,
-        Self::L2,
-        Self::Nat,
-    ];
+    /// Endpoints are out of another interface, as on an edge with two.
+    Redirect(Table),
 }
 
 /// One case.
@@ -53,18 +36,6 @@ const G1: u32 = 1 << 30;
 /// As many flows as there are packets.
 const ALWAYS_NEW: u32 = 0;
 
-const VIP4: [u8; 4] = [203, 0, 113, 10];
-const OTHER4: [u8; 4] = [203, 0, 113, 99];
-/// 2001:db8:53::10 and ::99.
-const VIP6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0x53, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
-const OTHER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0x53, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x99];
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMP: u8 = 1;
-const ACK: u8 = 0x10;
-const SYN: u8 = 0x02;
-
 /// All cases; floors first.
 pub fn all() -> Vec<Case> {
     let ack4 = frame4(VIP4, TCP, ACK);
@@ -72,7 +43,7 @@ pub fn all() -> Vec<Case> {
     let ack6 = frame6(VIP6, ACK);
     let (lru1, lru64, lru512) = ("lru-lookup-1", "lru-lookup-64k", "lru-lookup-512k");
     let auto = Under::Steer(Table::Auto);
-    let redirect = Under::Steer(Table::Redirect);
+    let redirect = Under::Redirect(Table::Auto);
     let always = Under::Steer(Table::Always);
     let gue = Under::Steer(Table::Gue);
     let nat = Under::Steer(Table::Nat);
@@ -157,13 +128,8 @@ pub fn all() -> Vec<Case> {
     ]
 }
 
-/// Server id in the QUIC packets' connection ids.
-pub const SERVER_ID: u32 = 0x01_02_03;
-/// Port of the QUIC service.
-pub const QUIC_PORT: u16 = 443;
-
 /// A packet with a short header, whose connection id names a server.
-fn quic4() -> ([u8; FRAME], u32, u32) {
+fn quic4() -> Frame {
     let (mut frame, source, port) = frame4(VIP4, UDP, 0);
     frame[36..38].copy_from_slice(&QUIC_PORT.to_be_bytes());
     frame[38..40].copy_from_slice(&((FRAME - 34) as u16).to_be_bytes());
@@ -175,7 +141,7 @@ fn quic4() -> ([u8; FRAME], u32, u32) {
 
 /// An echo request. Its identifier lies where ports do, so that it varies; its
 /// checksum is right for one of them only, which is not looked at.
-fn echo4() -> ([u8; FRAME], u32, u32) {
+fn echo4() -> Frame {
     let (mut frame, source, _) = frame4(VIP4, ICMP, 0);
     frame[34..42].copy_from_slice(&[8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
     (frame, source, 38)
@@ -184,24 +150,10 @@ fn echo4() -> ([u8; FRAME], u32, u32) {
 fn case(
     name: &'static str,
     under: Under,
-    frame: ([u8; FRAME], u32, u32),
+    frame: Frame,
     flows: u32,
     floor: Option<&'static str>,
 ) -> Case {
-    let (bytes, source_offset, port_offset) = frame;
-    let mut headers = [0; HEADERS];
-    for (word, chunk) in headers.iter_mut().zip(bytes.chunks(8)) {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(chunk);
-        *word = u64::from_ne_bytes(eight);
-    }
-    let plan = Plan {
-        headers,
-        source_offset,
-        port_offset,
-        mask: flows.wrapping_sub(1),
-        is_random: u32::from(flows > 1),
-    };
     // Flows come in an order that only mixes turns, so a few rounds are needed
     // until nearly each was met: after four, all but 2 %. New flows, and a
     // billion, are never met again.
@@ -213,49 +165,8 @@ fn case(
     Case {
         name,
         under,
-        plan,
+        plan: plan(&frame, flows),
         floor,
         warm,
-    }
-}
-
-fn frame4(to: [u8; 4], protocol: u8, flags: u8) -> ([u8; FRAME], u32, u32) {
-    let mut frame = [0; FRAME];
-    ethernet(&mut frame, [0x08, 0x00]);
-    let length = (FRAME - 14) as u16;
-    frame[14] = 0x45;
-    frame[16..18].copy_from_slice(&length.to_be_bytes());
-    frame[22] = 64;
-    frame[23] = protocol;
-    frame[30..34].copy_from_slice(&to);
-    transport(&mut frame[34..], protocol, flags);
-    (frame, 26, 34)
-}
-
-fn frame6(to: [u8; 16], flags: u8) -> ([u8; FRAME], u32, u32) {
-    let mut frame = [0; FRAME];
-    ethernet(&mut frame, [0x86, 0xdd]);
-    let length = (FRAME - 54) as u16;
-    frame[14] = 0x60;
-    frame[18..20].copy_from_slice(&length.to_be_bytes());
-    frame[20] = TCP;
-    frame[21] = 64;
-    frame[22..26].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
-    frame[38..54].copy_from_slice(&to);
-    transport(&mut frame[54..], TCP, flags);
-    // The last words of the source address and the source port.
-    (frame, 30, 54)
-}
-
-fn ethernet(frame: &mut [u8], ethertype: [u8; 2]) {
-    frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
-    frame[12..14].copy_from_slice(&ethertype);
-}
-
-fn transport(header: &mut [u8], protocol: u8, flags: u8) {
-    header[2..4].copy_from_slice(&80_u16.to_be_bytes());
-    if protocol == TCP {
-        header[12] = 0x50;
-        header[13] = flags;
     }
 }

@@ -5,40 +5,36 @@
 //! what a bare run of it costs.
 
 mod cases;
-mod edge;
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, MapData, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
-};
-use director_ebpf::bench::{FRAME, Plan};
+use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
+use director::datapath::{Datapath, Hop};
+use director_ebpf::bench::FRAME;
 use nix::time::ClockId;
 
-use self::{
-    cases::{Case, Under},
-    edge::Edge,
-};
-use crate::report::{Row, median};
-
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../director-ebpf/obj/director-xdp-bench.o"
-));
+use self::cases::{Case, Under};
+use crate::{cpu, edge, report::Row, wrapper::Wrapper};
 
 /// Runs all cases and returns their rows.
 ///
 /// # Errors
 /// Without the privilege to load programs.
 pub fn run(rounds: u32, packets: u32, only: &[String]) -> Result<Vec<Row>> {
-    pin_to_one_cpu()?;
-    let mut bench = Bench::new()?;
+    // Kernels charge a program to the CPU it runs on, and maps have per-CPU lists.
+    let last = cpu::allowed()?
+        .last()
+        .copied()
+        .context("no CPU to run on")?;
+    cpu::pin(None, last)?;
     let mut cases = cases::all();
     let is_asked = |name: &str| only.is_empty() || only.iter().any(|text| name.contains(text));
     cases.retain(|case| matches!(case.under, Under::Empty | Under::Lru) || is_asked(case.name));
+    let mut bench = Bench::new(&cases)?;
     let mut figures: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
     let empty = cases
         .iter()
@@ -71,86 +67,54 @@ fn rows(cases: &[Case], figures: &[Vec<f64>]) -> Vec<Row> {
     };
     let row = |(case, values): (&Case, &Vec<f64>)| {
         let floor = case.floor.and_then(of);
-        let ratios: Option<Vec<f64>> = floor.map(|floor| {
-            values
-                .iter()
-                .zip(floor)
-                .map(|(value, floor)| value / floor)
-                .collect()
-        });
-        Row {
-            bench: "xdp",
-            case: case.name.to_owned(),
-            unit: "ns/packet",
-            median: median(values),
-            min: values.iter().copied().fold(f64::INFINITY, f64::min),
-            max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            runs: values.len(),
-            floor: case.floor,
-            floor_median: floor.map(|floor| median(floor)),
-            ratio_to_floor: ratios.map(|ratios| median(&ratios)),
-            peer: None,
-            peer_median: None,
-            ratio_to_peer: None,
+        let mut row = Row::new("xdp", case.name, "ns/packet", values);
+        if let (Some(name), Some(floor)) = (case.floor, floor) {
+            row.against_floor(name, values, floor);
         }
+        row
     };
     cases.iter().zip(figures).map(row).collect()
 }
 
-/// Kernels charge a program to the CPU it runs on, and maps have per-CPU lists.
-fn pin_to_one_cpu() -> Result<()> {
-    use nix::{
-        sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-        unistd::Pid,
-    };
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    let mut one = CpuSet::new();
-    let last = (0..CpuSet::count())
-        .rev()
-        .find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    one.set(last.context("no CPU to run on")?)?;
-    sched_setaffinity(Pid::from_raw(0), &one).context("choosing a CPU")
-}
-
 struct Bench {
-    bpf: Ebpf,
-    under: ProgramArray<MapData>,
-    plan: Array<MapData, PlanValue>,
-    edge: Edge,
+    wrapper: Wrapper,
+    /// Programs that steer, for each table and interface.
+    edges: HashMap<Under, Datapath>,
     lru: ProgramFd,
     empty: ProgramFd,
 }
 
-/// `Plan` as a map value.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct PlanValue(Plan);
-
-// SAFETY: `Plan` promises `Plain`: no padding, any bits are valid.
-unsafe impl aya::Pod for PlanValue {}
+/// `BPF_PROG_TEST_RUN` runs as if a packet came in by the loopback interface.
+const INGRESS: u32 = 1;
+/// Some other interface.
+const OTHER: u32 = 2;
 
 impl Bench {
-    fn new() -> Result<Self> {
-        let mut bpf = EbpfLoader::new()
-            .load(OBJECT)
-            .context("loading the benchmark programs")?;
-        for name in ["bench_wrap", "bench_empty", "bench_lru"] {
-            program(&mut bpf, name)?
-                .load()
-                .with_context(|| format!("loading {name}"))?;
+    fn new(cases: &[Case]) -> Result<Self> {
+        let mut wrapper = Wrapper::new()?;
+        let lru = wrapper.program("bench_lru")?.fd()?.try_clone()?;
+        let empty = wrapper.program("bench_empty")?.fd()?.try_clone()?;
+        let mut edges = HashMap::new();
+        for case in cases {
+            let (table, interface) = match case.under {
+                Under::Empty | Under::Lru => continue,
+                Under::Steer(table) => (table, INGRESS),
+                Under::Redirect(table) => (table, OTHER),
+            };
+            if let Entry::Vacant(vacant) = edges.entry(case.under) {
+                let hop = Hop {
+                    interface,
+                    destination: [2; 6],
+                    source: [4; 6],
+                    mtu: 1500,
+                    vlan: 0,
+                };
+                vacant.insert(edge::loaded(table, hop)?);
+            }
         }
-        let lru = program(&mut bpf, "bench_lru")?.fd()?.try_clone()?;
-        let empty = program(&mut bpf, "bench_empty")?.fd()?.try_clone()?;
-        let under = bpf
-            .take_map("UNDER_TEST")
-            .context("no map UNDER_TEST")?
-            .try_into()?;
-        let plan = bpf.take_map("PLAN").context("no map PLAN")?.try_into()?;
         Ok(Self {
-            bpf,
-            under,
-            plan,
-            edge: Edge::new()?,
+            wrapper,
+            edges,
             lru,
             empty,
         })
@@ -158,19 +122,21 @@ impl Bench {
 
     /// The empty program, without a wrapper.
     fn bare_empty(&mut self, packets: u32) -> Result<f64> {
-        measure(program(&mut self.bpf, "bench_empty")?, packets)
+        measure(self.wrapper.program("bench_empty")?, packets)
     }
 
     /// A case within the wrapper.
     fn wrapped(&mut self, case: &Case, packets: u32) -> Result<f64> {
-        self.plan.set(0, PlanValue(case.plan), 0)?;
         let program_fd = match case.under {
             Under::Empty => self.empty.try_clone()?,
             Under::Lru => self.lru.try_clone()?,
-            Under::Steer(mode) => self.edge.program(mode)?,
+            under => {
+                let edge = self.edges.get_mut(&under).context("no such edge")?;
+                edge.program()?.fd()?.try_clone()?
+            }
         };
-        self.under.set(0, &program_fd, 0)?;
-        let wrap = program(&mut self.bpf, "bench_wrap")?;
+        self.wrapper.set(case.plan, &program_fd)?;
+        let wrap = self.wrapper.program(Wrapper::WRAP)?;
         // Every flow is met before any is measured.
         measure(
             wrap,
@@ -178,13 +144,6 @@ impl Bench {
         )?;
         measure(wrap, packets)
     }
-}
-
-fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program = bpf
-        .program_mut(name)
-        .with_context(|| format!("no program {name}"))?;
-    Ok(program.try_into()?)
 }
 
 /// Nanoseconds a run, over `packets` runs.

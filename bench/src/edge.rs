@@ -1,9 +1,8 @@
 //! The steering program with services to steer to.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
-use aya::programs::ProgramFd;
+use anyhow::Result;
 use director::{
     config::{IcmpPolicy, Limits, NatSources, TunnelSources},
     datapath::{Datapath, Hop, Object, Options, Uses},
@@ -14,36 +13,29 @@ use director_core::{
     model::{Endpoint, Service},
 };
 
-use super::cases::{QUIC_PORT, SERVER_ID, Table};
-
+/// Server id in the QUIC packets' connection ids.
+pub const SERVER_ID: u32 = 0x01_02_03;
+/// Port of the QUIC service.
+pub const QUIC_PORT: u16 = 443;
 const TABLE_SIZE: u32 = 16_381;
-/// `BPF_PROG_TEST_RUN` runs as if a packet came in by the loopback interface: a
-/// hop there is out of where it came in by, as on an edge with one interface.
-const INGRESS: u32 = 1;
-/// Some other interface, as on an edge with two.
-const OTHER: u32 = 2;
 const FLOWS: u32 = 1 << 20;
 
-/// A loaded program for each table.
-pub struct Edge(HashMap<Table, Datapath>);
-
-impl Edge {
-    pub fn new() -> Result<Self> {
-        let tables = Table::ALL.into_iter();
-        let edges = tables.map(|table| Ok((table, loaded(table)?)));
-        Ok(Self(edges.collect::<Result<_>>()?))
-    }
-
-    pub fn program(&mut self, table: Table) -> Result<ProgramFd> {
-        let datapath = self.0.get_mut(&table).context("no such edge")?;
-        Ok(datapath.program()?.fd()?.try_clone()?)
-    }
+/// Services to steer to, the same VIPs in each: a VIP cannot have two modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// `tunnel` mode, flows recorded where needed.
+    Auto,
+    /// The same, every flow recorded.
+    Always,
+    Gue,
+    L2,
+    Nat,
 }
 
 fn mode(table: Table) -> (Mode, Steering) {
     let steering = Steering::default();
     match table {
-        Table::Auto | Table::Redirect => (Mode::Tunnel, steering),
+        Table::Auto => (Mode::Tunnel, steering),
         Table::Always => (
             Mode::Tunnel,
             Steering {
@@ -63,7 +55,11 @@ fn mode(table: Table) -> (Mode, Steering) {
     }
 }
 
-fn loaded(table: Table) -> Result<Datapath> {
+/// The program, with a service of each kind whose endpoints are all behind `hop`.
+///
+/// # Errors
+/// Without the privilege to load programs.
+pub fn loaded(table: Table, hop: Hop) -> Result<Datapath> {
     let (mode, steering) = mode(table);
     let options = Options {
         object: match std::env::var_os("DIRECTOR_BPF_OBJECT") {
@@ -104,13 +100,12 @@ fn loaded(table: Table) -> Result<Datapath> {
         .map(|site| format!("2001:db8:1{site}::11"))
         .collect();
     let web4 = service("web4", "203.0.113.10", mode, Protocol::Tcp, &endpoints4)?;
-    let is_redirected = table == Table::Redirect;
-    publish(&mut datapath, web4, &steering, is_redirected)?;
+    publish(&mut datapath, web4, &steering, hop)?;
     if mode == Mode::Tunnel {
         let udp4 = service("udp4", "203.0.113.10", mode, Protocol::Udp, &endpoints4)?;
-        publish(&mut datapath, udp4, &steering, is_redirected)?;
+        publish(&mut datapath, udp4, &steering, hop)?;
         let web6 = service("web6", "2001:db8:53::10", mode, Protocol::Tcp, &endpoints6)?;
-        publish(&mut datapath, web6, &steering, is_redirected)?;
+        publish(&mut datapath, web6, &steering, hop)?;
         let mut quic = service("quic4", "203.0.113.10", mode, Protocol::Udp, &endpoints4)?;
         quic.port = QUIC_PORT;
         for (id, endpoint) in (SERVER_ID..).zip(&mut quic.endpoints) {
@@ -121,7 +116,7 @@ fn loaded(table: Table) -> Result<Datapath> {
             affinity: Affinity::Quic,
             ..steering
         };
-        publish(&mut datapath, quic, &by_id, is_redirected)?;
+        publish(&mut datapath, quic, &by_id, hop)?;
     }
     Ok(datapath)
 }
@@ -160,17 +155,10 @@ fn publish(
     datapath: &mut Datapath,
     mut service: Service,
     steering: &Steering,
-    is_redirected: bool,
+    hop: Hop,
 ) -> Result<()> {
     service.steering = steering.clone();
     for endpoint in &service.endpoints {
-        let hop = Hop {
-            interface: if is_redirected { OTHER } else { INGRESS },
-            destination: [2; 6],
-            source: [4; 6],
-            mtu: 1500,
-            vlan: 0,
-        };
         datapath.set_hop(endpoint.address, Some(hop))?;
     }
     let planned = service.endpoints.iter().map(|endpoint| PlannedEndpoint {

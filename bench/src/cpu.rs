@@ -1,0 +1,58 @@
+//! Which CPU runs what.
+
+use anyhow::{Context as _, Result};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+/// The CPUs that this process may run on.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn allowed() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0)).context("asking for the CPUs to run on")?;
+    let all = 0..CpuSet::count();
+    Ok(all
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .collect())
+}
+
+/// Keeps a thread, or the calling one, on `cpu`.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn pin(thread: Option<Pid>, cpu: usize) -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(cpu)?;
+    sched_setaffinity(thread.unwrap_or(Pid::from_raw(0)), &one)
+        .with_context(|| format!("choosing CPU {cpu}"))
+}
+
+/// Gives a thread the CPU before all that is not real-time.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn raise(thread: Pid) -> Result<()> {
+    let id = thread.as_raw().unsigned_abs();
+    // SAFETY: takes numbers only.
+    let set = unsafe { libc::setpriority(libc::PRIO_PROCESS, id, -20) };
+    nix::Error::result(set).context("raising a thread's priority")?;
+    Ok(())
+}
+
+/// Has a thread run at once whenever it can, but for threads of a higher
+/// `priority`. Threads that it makes are ordinary ones.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn real_time(thread: Pid, priority: i32) -> Result<()> {
+    let parameter = libc::sched_param {
+        sched_priority: priority,
+    };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the parameter outlives the call, which only reads it.
+    let set = unsafe { libc::sched_setscheduler(thread.as_raw(), policy, &raw const parameter) };
+    nix::Error::result(set).context("making a thread real-time")?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The benchmark's own programs: one that makes packets, and floors.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData, ProgramArray},
+    programs::{ProgramFd, Xdp},
+};
+use director_ebpf::bench::Plan;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../director-ebpf/obj/director-xdp-bench.o"
+));
+
+/// The loaded object.
+pub struct Wrapper {
+    bpf: Ebpf,
+    under: ProgramArray<MapData>,
+    plan: Array<MapData, PlanValue>,
+}
+
+/// `Plan` as a map value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PlanValue(Plan);
+
+// SAFETY: `Plan` promises `Plain`: no padding, any bits are valid.
+unsafe impl aya::Pod for PlanValue {}
+
+impl Wrapper {
+    /// The program that makes the plan's next packet and gives it to another.
+    pub const WRAP: &str = "bench_wrap";
+
+    /// Loads all of it.
+    ///
+    /// # Errors
+    /// Without the privilege to load programs.
+    pub fn new() -> Result<Self> {
+        let mut bpf = EbpfLoader::new()
+            .load(OBJECT)
+            .context("loading the benchmark programs")?;
+        for name in [Self::WRAP, "bench_empty", "bench_lru"] {
+            program(&mut bpf, name)?
+                .load()
+                .with_context(|| format!("loading {name}"))?;
+        }
+        let under = bpf
+            .take_map("UNDER_TEST")
+            .context("no map UNDER_TEST")?
+            .try_into()?;
+        let plan = bpf.take_map("PLAN").context("no map PLAN")?.try_into()?;
+        Ok(Self { bpf, under, plan })
+    }
+
+    /// From now on makes packets of `plan`, and gives them to `under`.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn set(&mut self, plan: Plan, under: &ProgramFd) -> Result<()> {
+        self.plan.set(0, PlanValue(plan), 0)?;
+        Ok(self.under.set(0, under, 0)?)
+    }
+
+    /// One of the programs.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn program(&mut self, name: &str) -> Result<&mut Xdp> {
+        program(&mut self.bpf, name)
+    }
+}
+
+fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program = bpf
+        .program_mut(name)
+        .with_context(|| format!("no program {name}"))?;
+    Ok(program.try_into()?)
+}
