@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use super::Lab;
 use super::addresses::server_subnet;
 use super::network;
-use super::spec::{Family, Fault};
+use super::spec::{Family, Fault, Mode};
 
 /// Priority of the rule that swallows a site's packets: after the router's own
 /// addresses (0), before its routes (32766).
@@ -24,7 +24,7 @@ impl Lab {
         let before = Instant::now();
         match fault {
             Fault::Kill => self.kill_servers(site)?,
-            Fault::Blackhole => self.blackhole(site, "add")?,
+            Fault::Blackhole => self.blackhole(site, true)?,
             Fault::LinkDown => self.uplinks(site, "down")?,
             Fault::Drain => self.steer_away("drain", site)?,
         }
@@ -40,7 +40,7 @@ impl Lab {
         let servers = self.site(site)?.clone();
         match fault {
             Fault::Kill => self.start_servers(&[servers])?,
-            Fault::Blackhole => self.blackhole(site, "del")?,
+            Fault::Blackhole => self.blackhole(site, false)?,
             Fault::LinkDown => self.reconnect(site)?,
             Fault::Drain => self.steer_away("undrain", site)?,
         }
@@ -49,7 +49,11 @@ impl Lab {
 
     /// A rule rather than a route: it wins over the connected routes without
     /// touching them, and a packet it meets is dropped without an ICMP answer.
-    fn blackhole(&self, site: &str, action: &str) -> Result<()> {
+    /// What the edge sends in l2 mode is not routed; there, the switch's port
+    /// swallows it, with carrier.
+    fn blackhole(&self, site: &str, is_on: bool) -> Result<()> {
+        // BR_STATE_DISABLED, BR_STATE_FORWARDING (linux/if_bridge.h)
+        let (action, port) = if is_on { ("add", "0") } else { ("del", "3") };
         let family = self.spec().family;
         let subnet = server_subnet(site, family).context("a site without a subnet")?;
         let flag = match family {
@@ -66,7 +70,21 @@ impl Lab {
             &subnet,
             "blackhole",
         ];
-        network::ip(&self.spec().prefix, site, &rule).map(drop)
+        network::ip(&self.spec().prefix, site, &rule)?;
+        if self.spec().mode == Mode::L2 {
+            let port = [
+                "link",
+                "set",
+                "dev",
+                "to-edge",
+                "type",
+                "bridge_slave",
+                "state",
+                port,
+            ];
+            network::ip(&self.spec().prefix, site, &port)?;
+        }
+        Ok(())
     }
 
     /// The site's ends of its links to the edge and to the client: the other
