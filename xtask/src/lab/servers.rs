@@ -10,6 +10,7 @@ use super::Lab;
 use super::netns::within;
 use super::process::{Process, log_tail};
 use super::spec::{Endpoint, Site};
+use super::topology::to;
 use crate::{cancel, run};
 
 /// Until a server that was started must listen.
@@ -85,13 +86,26 @@ impl Lab {
     pub(super) fn start_decapsulation(&self) -> Result<()> {
         for endpoint in self.sites().iter().flat_map(|site| &site.endpoints) {
             cancel::check()?;
-            let mut command = self.director_command()?;
-            command
-                .args(["decap", "--iface", "eth0", "--pin-dir"])
-                .arg(self.bpffs().join(format!("decap-{}", endpoint.name)));
-            within(&self.netns(&endpoint.name), || run::capture(&mut command))
-                .with_context(|| format!("cannot start decapsulation on {}", endpoint.name))?;
+            self.decapsulate(&endpoint.name, "eth0")?;
         }
         Ok(())
+    }
+
+    /// Has the client receive what the edge answers by XDP_TX: echoes, resets,
+    /// SYN cookies. To an end of a veth without a program of its own, the kernel
+    /// hands such frames only when another one comes; decapsulation is a program
+    /// that passes them.
+    pub(super) fn receive_answers(&self) -> Result<()> {
+        self.decapsulate("client", &to("edge"))
+    }
+
+    fn decapsulate(&self, host: &str, interface: &str) -> Result<()> {
+        let mut command = self.director_command()?;
+        command
+            .args(["decap", "--iface", interface, "--pin-dir"])
+            .arg(self.bpffs().join(format!("decap-{host}")));
+        within(&self.netns(host), || run::capture(&mut command))
+            .map(drop)
+            .with_context(|| format!("cannot start decapsulation on {host}"))
     }
 }
