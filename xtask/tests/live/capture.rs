@@ -34,6 +34,12 @@ impl Drop for Running {
     }
 }
 
+/// Bytes kept of a frame, more than any has. In immediate mode each frame takes
+/// this much of the kernel's buffer, and few would fit with tcpdump's default.
+const LONGEST: &str = "2048";
+/// The kernel's buffer in KiB, for bursts while tcpdump gets no CPU.
+const BUFFER: &str = "16384";
+
 /// A capture under way.
 pub struct Capture {
     place: String,
@@ -71,6 +77,10 @@ impl Capture {
             "root",
             "--immediate-mode",
             "-U",
+            "-s",
+            LONGEST,
+            "-B",
+            BUFFER,
             "-w",
             &file,
             "-i",
@@ -142,7 +152,8 @@ fn frames(bytes: &[u8]) -> Vec<&[u8]> {
     };
     assert_eq!(header.network, Linktype::ETHERNET);
     let mut frames = Vec::new();
-    while let Ok((after, LegacyPcapBlock { data, .. })) = parse_pcap_frame(rest) {
+    while let Ok((after, LegacyPcapBlock { data, origlen, .. })) = parse_pcap_frame(rest) {
+        assert_eq!(data.len(), origlen as usize, "a frame is cut: {data:02x?}");
         frames.push(data);
         rest = after;
     }
