@@ -8,6 +8,7 @@ use super::Lab;
 use super::addresses::server_subnet;
 use super::network;
 use super::spec::{Family, Fault, Mode};
+use super::topology::to;
 
 /// Priority of the rule that swallows a site's packets: after the router's own
 /// addresses (0), before its routes (32766).
@@ -49,11 +50,10 @@ impl Lab {
 
     /// A rule rather than a route: it wins over the connected routes without
     /// touching them, and a packet it meets is dropped without an ICMP answer.
-    /// What the edge sends in l2 mode is not routed; there, the switch's port
-    /// swallows it, with carrier.
+    /// In l2 mode what the edge sends is not routed; there the switch forwards
+    /// no frame between its ports, all of which keep their carrier.
     fn blackhole(&self, site: &str, is_on: bool) -> Result<()> {
-        // BR_STATE_DISABLED, BR_STATE_FORWARDING (linux/if_bridge.h)
-        let (action, port) = if is_on { ("add", "0") } else { ("del", "3") };
+        let action = if is_on { "add" } else { "del" };
         let family = self.spec().family;
         let subnet = server_subnet(site, family).context("a site without a subnet")?;
         let flag = match family {
@@ -72,17 +72,13 @@ impl Lab {
         ];
         network::ip(&self.spec().prefix, site, &rule)?;
         if self.spec().mode == Mode::L2 {
-            let port = [
-                "link",
-                "set",
-                "dev",
-                "to-edge",
-                "type",
-                "bridge_slave",
-                "state",
-                port,
-            ];
-            network::ip(&self.spec().prefix, site, &port)?;
+            let isolated = if is_on { "on" } else { "off" };
+            let servers = self.site(site)?.endpoints.iter();
+            let ports = std::iter::once(to("edge")).chain(servers.map(|one| to(&one.name)));
+            let lines: String = ports
+                .map(|port| format!("link set dev {port} type bridge_slave isolated {isolated}\n"))
+                .collect();
+            network::ip_batch(&self.spec().prefix, site, &lines)?;
         }
         Ok(())
     }
