@@ -38,11 +38,24 @@ const CAPABILITIES: [(u32, &str); 3] = [
 /// # Errors
 /// When a package is missing and cannot be installed.
 pub fn lab_tools() -> Result<()> {
-    let missing = [("ip", "iproute2"), ("ethtool", "ethtool")]
-        .into_iter()
+    programs("the lab", &[("ip", "iproute2"), ("ethtool", "ethtool")])
+}
+
+/// What the tests use beyond the lab's tools.
+///
+/// # Errors
+/// When a package is missing and cannot be installed.
+pub fn test_tools() -> Result<()> {
+    programs("the tests", &[("tcpdump", "tcpdump")])
+}
+
+/// Installs the packages of programs that are not there.
+fn programs(purpose: &str, programs: &[(&str, &'static str)]) -> Result<()> {
+    let missing = programs
+        .iter()
         .filter(|(program, _)| run::find_program(program).is_none())
-        .map(|(_, package)| package);
-    install("the lab", &missing.collect::<Vec<_>>())
+        .map(|(_, package)| *package);
+    install(purpose, &missing.collect::<Vec<_>>())
 }
 
 /// A font for the pictures a drill writes.

@@ -40,6 +40,7 @@ pub fn run() -> Result<()> {
 /// which in CI they refuse.
 fn prerequisites() -> Result<()> {
     prereq::lab_tools()?;
+    prereq::test_tools()?;
     prereq::fonts()?;
     if let Err(error) = prereq::kernel() {
         if std::env::var_os("CI").is_some_and(|ci| ci == "true") {

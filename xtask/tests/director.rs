@@ -6,13 +6,10 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Output;
-use std::time::Instant;
+use std::path::PathBuf;
 
-use support::{Lab, PATIENCE, SILENCE, shown};
+use support::{Lab, PATIENCE, SILENCE, director, exchange, file, metrics, shown, until};
 
 const VIP: &str = "203.0.113.10:80";
 const LIVE: usize = 200;
@@ -21,27 +18,6 @@ const LIVE: usize = 200;
 struct Live {
     stream: TcpStream,
     endpoint: String,
-}
-
-/// Sends a request and returns the name in the answer.
-fn exchange(stream: &mut TcpStream) -> std::io::Result<String> {
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")?;
-    let mut answer = Vec::new();
-    loop {
-        let mut chunk = [0; 1024];
-        let length = stream.read(&mut chunk)?;
-        if length == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        answer.extend_from_slice(&chunk[..length]);
-        let text = String::from_utf8_lossy(&answer);
-        // Every server's name has six letters.
-        if let Some((_, body)) = text.split_once("\r\n\r\n")
-            && body.len() == 6
-        {
-            return Ok(body.to_owned());
-        }
-    }
 }
 
 fn open() -> std::io::Result<Live> {
@@ -73,36 +49,6 @@ fn sites(live: &[Live]) -> BTreeSet<&str> {
     live.iter()
         .map(|connection| &connection.endpoint[..4])
         .collect()
-}
-
-/// Runs the director's command line on the edge.
-fn director(lab: &Lab, arguments: &[&str]) -> Output {
-    let program = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("director");
-    let arguments = [&["edge", program.to_str().unwrap()], arguments].concat();
-    lab.xtask("exec", &arguments)
-}
-
-fn file(lab: &Lab, name: &str) -> String {
-    format!("/run/{}/{name}", lab.prefix)
-}
-
-fn status(lab: &Lab) -> serde_json::Value {
-    let socket = file(lab, "director.sock");
-    let output = director(lab, &["status", "--json", "--socket", &socket]);
-    assert!(output.status.success(), "{}", shown(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Waits until the director's status holds.
-fn until(lab: &Lab, what: &str, holds: impl Fn(&serde_json::Value) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let status = status(lab);
-        if holds(&status) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{what}: {status:#}");
-    }
 }
 
 #[test]
@@ -278,14 +224,7 @@ fn metrics_tell_what_was_steered() {
         return;
     };
     let live = opened(&lab, 50);
-    let text = lab.within("edge", || {
-        let mut stream = TcpStream::connect("127.0.0.1:9600").unwrap();
-        let request = b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    });
+    let text = metrics(&lab);
     assert!(text.contains("application/openmetrics-text"), "{text}");
     assert!(text.contains("# EOF"), "{text}");
     let flows: f64 = text

@@ -153,6 +153,13 @@ fn the_other_mode_and_family() {
 }
 
 #[test]
+fn l2_mode_in_both_families() {
+    let Some(_turn) = turn() else { return };
+    loses_dc01("--fault kill --mode l2 --ip 4");
+    loses_dc01("--fault kill --mode l2 --ip 6");
+}
+
+#[test]
 fn an_objective_that_cannot_be_met_sets_the_exit_code() {
     let Some(_turn) = turn() else { return };
     let options = "--fault blackhole --rto 1ms --connections 100 --rate 100 --interval 500ms";
@@ -189,6 +196,7 @@ fn wrong_usage_is_told_before_anything_is_made() {
         ("--fault fire", "--fault"),
         ("--rto never", "--rto"),
         ("--site dc09", "dc09"),
+        ("--mode proxy", "drill tunnel, nat or l2"),
     ] {
         let output = failover(options).output().unwrap();
         assert_eq!(

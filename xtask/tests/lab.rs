@@ -11,8 +11,8 @@ use std::process::Command;
 
 use support::{Lab, SITES, shown};
 
-fn every_server_answers(family: &'static str) {
-    let Some(lab) = Lab::up("net", family) else {
+fn every_server_answers(mode: &str, family: &'static str) {
+    let Some(lab) = Lab::raise("net", family, &["--no-director", "--mode", mode]) else {
         return;
     };
     for site in SITES {
@@ -28,24 +28,30 @@ fn every_server_answers(family: &'static str) {
 
 #[test]
 fn every_server_answers_over_ipv4() {
-    every_server_answers("4");
+    every_server_answers("tunnel", "4");
+    every_server_answers("l2", "4");
 }
 
 #[test]
 fn every_server_answers_over_ipv6() {
-    every_server_answers("6");
+    every_server_answers("tunnel", "6");
+    every_server_answers("l2", "6");
 }
 
 /// Each fault at `dc01`, how a connection to it fails then, and that the other
 /// sites notice nothing.
-fn faults(family: &'static str) {
-    let Some(lab) = Lab::up("faults", family) else {
+fn faults(mode: &str, family: &'static str) {
+    let Some(lab) = Lab::raise("faults", family, &["--no-director", "--mode", mode]) else {
         return;
     };
     let dc01 = lab.endpoint("dc01", 'a');
     for (fault, kinds) in [
         ("kill", &[ErrorKind::ConnectionRefused][..]),
-        ("blackhole", &[ErrorKind::TimedOut]),
+        // In l2 mode neighbour discovery is swallowed too.
+        (
+            "blackhole",
+            &[ErrorKind::TimedOut, ErrorKind::HostUnreachable],
+        ),
         (
             "link-down",
             &[ErrorKind::TimedOut, ErrorKind::HostUnreachable],
@@ -68,12 +74,14 @@ fn faults(family: &'static str) {
 
 #[test]
 fn faults_hit_one_site_and_are_undone_over_ipv4() {
-    faults("4");
+    faults("tunnel", "4");
+    faults("l2", "4");
 }
 
 #[test]
 fn faults_hit_one_site_and_are_undone_over_ipv6() {
-    faults("6");
+    faults("tunnel", "6");
+    faults("l2", "6");
 }
 
 #[test]

@@ -24,6 +24,37 @@ const LARGEST_SHARE: f64 = 0.25 * 1.1;
 /// More would use up the client's ports, none of which is used twice in a run.
 const FASTEST: u32 = 10_000;
 
+/// Modes that can be asked for, of which not all can be drilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DrillMode {
+    /// IPIP / IP6IP6 to the endpoint, which answers the client directly
+    Tunnel,
+    /// Address translation in both directions at the edge
+    Nat,
+    /// By the endpoint's Ethernet address; it answers the client directly
+    L2,
+    /// To the edge's own network stack: there is no site to lose
+    Proxy,
+}
+
+impl DrillMode {
+    /// The lab's mode; `None` where the lab has no sites behind the edge.
+    fn of_the_lab(self) -> Option<Mode> {
+        match self {
+            Self::Tunnel => Some(Mode::Tunnel),
+            Self::Nat => Some(Mode::Nat),
+            Self::L2 => Some(Mode::L2),
+            Self::Proxy => None,
+        }
+    }
+}
+
+/// What `--mode proxy` is told.
+const NO_SITES: &str = "--mode proxy: there, the edge's own network stack answers, without sites \
+     or endpoints that could fail, and no L7 proxy is there yet that would have them; \
+     drill tunnel, nat or l2 (live connections in proxy mode: \
+     cargo test --release -p xtask --test live)";
+
 /// Arguments of `cargo xtask failover`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -31,8 +62,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Fault::Kill)]
     pub fault: Fault,
     /// How the director hands packets to the sites
-    #[arg(long, value_enum, default_value_t = Mode::Tunnel)]
-    pub mode: Mode,
+    #[arg(long, value_enum, default_value_t = DrillMode::Tunnel)]
+    pub mode: DrillMode,
     /// Address family of the service
     #[arg(long, value_enum, default_value_t = Family::V4)]
     pub ip: Family,
@@ -153,15 +184,17 @@ impl Plan {
             !args.report.as_ref().is_some_and(|dir| dir.is_file()),
             "--report: names a file; give a folder, which is made when it is absent".into(),
         );
+        let mode = args.mode.of_the_lab();
+        demand(mode.is_some(), NO_SITES.into());
         if problems.is_empty() {
             problems.extend(too_many_files(args, system::raise_open_files()?));
         }
-        if !problems.is_empty() {
+        let Some(mode) = mode.filter(|_| problems.is_empty()) else {
             return Err(Usage(problems.join("\n")).into());
-        }
+        };
         Ok(Self {
             fault: args.fault,
-            mode: args.mode,
+            mode,
             family: args.ip,
             connections: args.connections,
             rate: args.rate,

@@ -77,7 +77,7 @@ fn what_a_server_cannot_hold_is_said_with_the_remedy() {
 fn words_unknown_are_refused() {
     for options in [
         "--fault fire",
-        "--mode l2",
+        "--mode l3",
         "--ip 5",
         "--rto soon",
         "--layer l7",
@@ -85,6 +85,15 @@ fn words_unknown_are_refused() {
         "--site dc09",
     ] {
         problem(options);
+    }
+}
+
+#[test]
+fn proxy_mode_is_refused_with_the_reason_and_what_works() {
+    assert_eq!(plan("--mode l2").unwrap().mode, Mode::L2);
+    let text = problem("--mode proxy --rate 0");
+    for part in ["--rate", "--mode proxy", "no L7 proxy", "tunnel, nat or l2"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
     }
 }
 

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use super::Lab;
 use super::addresses::server_subnet;
 use super::network;
-use super::spec::{Family, Fault};
+use super::spec::{Family, Fault, Mode};
+use super::topology::to;
 
 /// Priority of the rule that swallows a site's packets: after the router's own
 /// addresses (0), before its routes (32766).
@@ -24,7 +25,7 @@ impl Lab {
         let before = Instant::now();
         match fault {
             Fault::Kill => self.kill_servers(site)?,
-            Fault::Blackhole => self.blackhole(site, "add")?,
+            Fault::Blackhole => self.blackhole(site, true)?,
             Fault::LinkDown => self.uplinks(site, "down")?,
             Fault::Drain => self.steer_away("drain", site)?,
         }
@@ -40,7 +41,7 @@ impl Lab {
         let servers = self.site(site)?.clone();
         match fault {
             Fault::Kill => self.start_servers(&[servers])?,
-            Fault::Blackhole => self.blackhole(site, "del")?,
+            Fault::Blackhole => self.blackhole(site, false)?,
             Fault::LinkDown => self.reconnect(site)?,
             Fault::Drain => self.steer_away("undrain", site)?,
         }
@@ -49,7 +50,10 @@ impl Lab {
 
     /// A rule rather than a route: it wins over the connected routes without
     /// touching them, and a packet it meets is dropped without an ICMP answer.
-    fn blackhole(&self, site: &str, action: &str) -> Result<()> {
+    /// In l2 mode what the edge sends is not routed; there the switch forwards
+    /// no frame between its ports, all of which keep their carrier.
+    fn blackhole(&self, site: &str, is_on: bool) -> Result<()> {
+        let action = if is_on { "add" } else { "del" };
         let family = self.spec().family;
         let subnet = server_subnet(site, family).context("a site without a subnet")?;
         let flag = match family {
@@ -66,7 +70,17 @@ impl Lab {
             &subnet,
             "blackhole",
         ];
-        network::ip(&self.spec().prefix, site, &rule).map(drop)
+        network::ip(&self.spec().prefix, site, &rule)?;
+        if self.spec().mode == Mode::L2 {
+            let isolated = if is_on { "on" } else { "off" };
+            let servers = self.site(site)?.endpoints.iter();
+            let ports = std::iter::once(to("edge")).chain(servers.map(|one| to(&one.name)));
+            let lines: String = ports
+                .map(|port| format!("link set dev {port} type bridge_slave isolated {isolated}\n"))
+                .collect();
+            network::ip_batch(&self.spec().prefix, site, &lines)?;
+        }
+        Ok(())
     }
 
     /// The site's ends of its links to the edge and to the client: the other

@@ -121,8 +121,11 @@ impl Lab {
         .context("cannot mount a BPF filesystem for the lab")?;
         network::make(&self.state.spec.prefix, &self.topology)?;
         self.start_servers(&self.topology.sites.clone())?;
-        if self.spec().mode == Mode::Tunnel && self.spec().director.is_some() {
-            self.start_decapsulation()?;
+        if self.spec().director.is_some() {
+            self.receive_answers()?;
+            if self.spec().mode == Mode::Tunnel {
+                self.start_decapsulation()?;
+            }
         }
         let text = config::text(self.spec(), &self.topology, &self.pin_dir(), &self.socket());
         std::fs::write(self.config_path(), text)

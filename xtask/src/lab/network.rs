@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::netns::within;
-use super::topology::{End, Host, Link, Role, Topology};
+use super::topology::{End, Host, LAN, Link, Role, Topology};
 use crate::{cancel, run};
 
 /// Where iproute2 keeps named network namespaces.
@@ -44,6 +44,11 @@ pub fn make(prefix: &str, topology: &Topology) -> Result<()> {
     batch("ip", None, &links).context("cannot make the lab's links")?;
     for end in topology.links.iter().flat_map(|link| &link.ends) {
         offloads(prefix, end)?;
+    }
+    for switch in &topology.switches {
+        // The network has no loops, and neighbours are found by multicast.
+        let line = format!("link add {LAN} type bridge stp_state 0 mcast_snooping 0\n");
+        ip_batch(prefix, switch, &line)?;
     }
     for host in &topology.hosts {
         cancel::check()?;
@@ -100,8 +105,11 @@ pub fn wait_usable(prefix: &str, topology: &Topology) -> Result<()> {
                 .lines()
                 .filter(|line| line.contains("LOWER_UP"))
                 .count();
-            // The interfaces and the loopback.
-            Ok(tentative.is_empty() && up == topology.interfaces(&host.name).len() + 1)
+            // The interfaces, the loopback and a bridge.
+            let all = topology.interfaces(&host.name).len()
+                + 1
+                + usize::from(topology.switches.contains(&host.name));
+            Ok(tentative.is_empty() && up == all)
         })?;
     }
     Ok(())

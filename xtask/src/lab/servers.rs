@@ -1,6 +1,6 @@
 //! The lab's servers, and the decapsulation in front of them.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use super::Lab;
 use super::netns::within;
 use super::process::{Process, log_tail};
-use super::spec::{Endpoint, Mode, Site};
+use super::spec::{Endpoint, Site};
+use super::topology::to;
 use crate::{cancel, run};
 
 /// Until a server that was started must listen.
@@ -30,22 +31,14 @@ impl Lab {
         Ok(())
     }
 
-    /// In tunnel mode a server answers for the VIP, and for probes to its own
-    /// address; in nat mode it knows of no VIP.
-    fn listen_addresses(&self, endpoint: &Endpoint) -> Vec<SocketAddr> {
-        let vip = self.vip();
-        let own = SocketAddr::new(endpoint.address, vip.port());
-        match self.spec().mode {
-            Mode::Tunnel => vec![own, vip],
-            Mode::Nat => vec![own],
-        }
-    }
-
     fn start_server(&self, endpoint: &Endpoint) -> Result<Process> {
         let program = std::env::current_exe().context("cannot tell where this program is")?;
         let mut command = Command::new(program);
         command.args(["drill-server", "--name", &endpoint.name]);
-        for address in self.listen_addresses(endpoint) {
+        // On every address that its host has: its own, and where it answers
+        // clients itself, the VIP.
+        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        for address in any.map(|ip| SocketAddr::new(ip, self.vip().port())) {
             command.args(["--listen", &address.to_string()]);
         }
         command.arg("--stats").arg(self.stats_path(&endpoint.name));
@@ -64,8 +57,9 @@ impl Lab {
                 bail!("the server {} ended:\n{}", endpoint.name, log_tail(&log));
             }
             within(&self.netns(&endpoint.name), || {
-                let addresses = self.listen_addresses(endpoint);
-                Ok(addresses
+                let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                Ok(loopback
+                    .map(|ip| SocketAddr::new(ip, self.vip().port()))
                     .iter()
                     .all(|address| TcpStream::connect(address).is_ok()))
             })
@@ -92,13 +86,26 @@ impl Lab {
     pub(super) fn start_decapsulation(&self) -> Result<()> {
         for endpoint in self.sites().iter().flat_map(|site| &site.endpoints) {
             cancel::check()?;
-            let mut command = self.director_command()?;
-            command
-                .args(["decap", "--iface", "eth0", "--pin-dir"])
-                .arg(self.bpffs().join(format!("decap-{}", endpoint.name)));
-            within(&self.netns(&endpoint.name), || run::capture(&mut command))
-                .with_context(|| format!("cannot start decapsulation on {}", endpoint.name))?;
+            self.decapsulate(&endpoint.name, "eth0")?;
         }
         Ok(())
+    }
+
+    /// Has the client receive what the edge answers by XDP_TX: echoes, resets,
+    /// SYN cookies. To an end of a veth without a program of its own, the kernel
+    /// hands such frames only when another one comes; decapsulation is a program
+    /// that passes them.
+    pub(super) fn receive_answers(&self) -> Result<()> {
+        self.decapsulate("client", &to("edge"))
+    }
+
+    fn decapsulate(&self, host: &str, interface: &str) -> Result<()> {
+        let mut command = self.director_command()?;
+        command
+            .args(["decap", "--iface", interface, "--pin-dir"])
+            .arg(self.bpffs().join(format!("decap-{host}")));
+        within(&self.netns(host), || run::capture(&mut command))
+            .map(drop)
+            .with_context(|| format!("cannot start decapsulation on {host}"))
     }
 }

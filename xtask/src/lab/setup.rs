@@ -7,7 +7,7 @@ use super::addresses::{
     client_addresses, pair,
 };
 use super::spec::{Family, Mode};
-use super::topology::{Host, Role, to};
+use super::topology::{Host, LAN, Role, to};
 
 /// `ip -batch` input under construction.
 #[derive(Default)]
@@ -85,8 +85,8 @@ pub fn client() -> Host {
     }
 }
 
-/// The edge.
-pub fn edge() -> Host {
+/// The edge, which in l2 mode is on every site's network of servers.
+pub fn edge(mode: Mode) -> Host {
     let mut batch = Batch::default();
     batch.up("lo");
     batch.address("lo", &TUNNEL_SOURCE.0.to_string(), [32, 128]);
@@ -95,8 +95,12 @@ pub fn edge() -> Host {
     batch.route(&CLIENT_NETS, &both(ACCESS, 1), "");
     for (index, (name, _)) in SITES.iter().enumerate() {
         let nets = SiteNets::of(index + 1);
-        batch.attach(&to(name), &pair(&nets.edge, 1));
-        batch.route(&nets.subnets(), &pair(&nets.edge, 2), "");
+        if mode == Mode::L2 {
+            batch.attach(&to(name), &pair(&nets.servers, 2));
+        } else {
+            batch.attach(&to(name), &pair(&nets.edge, 1));
+            batch.route(&nets.subnets(), &pair(&nets.edge, 2), "");
+        }
     }
     Host {
         name: "edge".to_owned(),
@@ -105,14 +109,29 @@ pub fn edge() -> Host {
     }
 }
 
-/// A site's router.
-pub fn router(name: &str, nets: &SiteNets) -> Host {
+/// A site's router. In l2 mode it is also the switch between the edge and the
+/// servers.
+pub fn router(name: &str, nets: &SiteNets, mode: Mode) -> Host {
     let mut batch = Batch::default();
     batch.up("lo");
-    batch.attach(&to("edge"), &pair(&nets.edge, 2));
-    batch.route(&EDGE_NETS, &pair(&nets.edge, 1), "");
     batch.attach(&to("client"), &pair(&nets.client, 2));
     batch.route(&CLIENT_NETS, &pair(&nets.client, 1), "");
+    if mode == Mode::L2 {
+        switch(&mut batch, name, nets);
+    } else {
+        batch.attach(&to("edge"), &pair(&nets.edge, 2));
+        batch.route(&EDGE_NETS, &pair(&nets.edge, 1), "");
+        servers(&mut batch, name, nets);
+    }
+    Host {
+        name: name.to_owned(),
+        role: Role::Router,
+        setup: batch.0,
+    }
+}
+
+/// A router's links to its servers.
+fn servers(batch: &mut Batch, name: &str, nets: &SiteNets) {
     for (server, host) in SERVERS.into_iter().zip(11..) {
         // Each server is behind a link of its own, so the router's address is
         // on all of them and the way to each server is a host route.
@@ -123,26 +142,38 @@ pub fn router(name: &str, nets: &SiteNets) -> Host {
             batch.line(format_args!("route replace {server} dev {interface}"));
         }
     }
-    Host {
-        name: name.to_owned(),
-        role: Role::Router,
-        setup: batch.0,
-    }
 }
 
-/// A server, which in tunnel mode holds the VIP.
+/// One network of the edge, the servers, and the router as their gateway.
+fn switch(batch: &mut Batch, name: &str, nets: &SiteNets) {
+    let servers = SERVERS.map(|server| to(&format!("{name}-{server}")));
+    for port in std::iter::once(to("edge")).chain(servers) {
+        batch.line(format_args!("link set dev {port} master {LAN}"));
+        batch.up(&port);
+    }
+    batch.attach(LAN, &pair(&nets.servers, 1));
+    batch.route(&EDGE_NETS, &pair(&nets.servers, 2), "");
+}
+
+/// A server, which in tunnel and l2 mode holds the VIP.
 pub fn server(name: &str, nets: &SiteNets, host: u8, mode: Mode) -> Host {
     let mut batch = Batch::default();
     batch.up("lo");
-    if mode == Mode::Tunnel {
+    if mode.is_direct_return() {
         batch.address("lo", &VIP.0.to_string(), [32, 128]);
         batch.address("lo", &VIP.1.to_string(), [32, 128]);
     }
     batch.up("eth0");
     let router = pair(&nets.servers, 1);
     let defaults = ["0.0.0.0/0", "::/0"];
+    // In l2 mode the edge is on the same network, and is answered there.
+    let length = if mode == Mode::L2 {
+        [24, 64]
+    } else {
+        [32, 128]
+    };
     for ((own, router), all) in pair(&nets.servers, host).iter().zip(&router).zip(defaults) {
-        batch.address("eth0", own, [32, 128]);
+        batch.address("eth0", own, length);
         batch.line(format_args!("route replace {router} dev eth0 src {own}"));
         batch.line(format_args!(
             "route replace {all} via {router} dev eth0 src {own}"

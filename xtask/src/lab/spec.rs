@@ -20,6 +20,9 @@ pub enum Mode {
     Tunnel,
     /// Address translation in both directions at the edge; endpoints are untouched.
     Nat,
+    /// By the endpoint's Ethernet address, on a network that edge and endpoints
+    /// share; the endpoint answers the client directly.
+    L2,
 }
 
 impl Mode {
@@ -28,6 +31,15 @@ impl Mode {
         match self {
             Self::Tunnel => "tunnel",
             Self::Nat => "nat",
+            Self::L2 => "l2",
+        }
+    }
+
+    /// Whether endpoints hold the VIP, and answer clients themselves.
+    pub fn is_direct_return(self) -> bool {
+        match self {
+            Self::Tunnel | Self::L2 => true,
+            Self::Nat => false,
         }
     }
 }
@@ -144,6 +156,7 @@ pub struct Site {
 pub struct Endpoint {
     /// `dc01-a`, ...; also its host name.
     pub name: String,
-    /// Its own address in the lab's family (in tunnel mode it also holds the VIP).
+    /// Its own address in the lab's family (in tunnel and l2 mode it also holds
+    /// the VIP).
     pub address: IpAddr,
 }

@@ -11,6 +11,9 @@
 //!       a   b a   b a   b   (servers)
 //! ```
 //!
+//! In l2 mode a site's router is a switch for the edge and the servers, which then
+//! are on one network, and their gateway towards the client.
+//!
 //! No host has a route out of the lab.
 
 use std::net::IpAddr;
@@ -23,6 +26,8 @@ use super::spec::{Endpoint, Family, Mode, Site};
 const CLIENT_MTU: u32 = 1500;
 /// MTU where tunnel packets travel: a client's full packet and an outer IPv6 header.
 const SITE_MTU: u32 = 1600;
+/// The bridge of a router that is also a switch.
+pub const LAN: &str = "lan";
 
 /// What a host is for, which decides its kernel settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,8 @@ pub struct Topology {
     pub hosts: Vec<Host>,
     /// All links.
     pub links: Vec<Link>,
+    /// Hosts with a bridge [`LAN`].
+    pub switches: Vec<String>,
     /// The sites as the director is told of them.
     pub sites: Vec<Site>,
 }
@@ -86,12 +93,16 @@ pub fn to(peer: &str) -> String {
 impl Topology {
     /// The network for a service of `family` whose packets reach endpoints by `mode`.
     pub fn new(mode: Mode, family: Family) -> Self {
-        let mut hosts = vec![setup::client(), setup::edge()];
+        let mut hosts = vec![setup::client(), setup::edge(mode)];
         let mut links = vec![link("client", "edge", CLIENT_MTU)];
         let mut sites = Vec::new();
+        let mut switches = Vec::new();
         for (index, (name, weight)) in SITES.into_iter().enumerate() {
             let nets = SiteNets::of(index + 1);
-            hosts.push(setup::router(name, &nets));
+            hosts.push(setup::router(name, &nets, mode));
+            if mode == Mode::L2 {
+                switches.push(name.to_owned());
+            }
             links.push(link("edge", name, SITE_MTU));
             links.push(link("client", name, CLIENT_MTU));
             let mut endpoints = Vec::new();
@@ -115,6 +126,7 @@ impl Topology {
         Self {
             hosts,
             links,
+            switches,
             sites,
         }
     }
@@ -158,7 +170,7 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<Topology> {
-        [Mode::Tunnel, Mode::Nat]
+        [Mode::Tunnel, Mode::Nat, Mode::L2]
             .into_iter()
             .flat_map(|mode| [Family::V4, Family::V6].map(|family| Topology::new(mode, family)))
             .collect()
@@ -199,8 +211,8 @@ mod tests {
     }
 
     #[test]
-    fn only_tunnel_servers_hold_the_vip() {
-        for (mode, holders) in [(Mode::Tunnel, 6), (Mode::Nat, 0)] {
+    fn servers_that_answer_clients_hold_the_vip() {
+        for (mode, holders) in [(Mode::Tunnel, 6), (Mode::Nat, 0), (Mode::L2, 6)] {
             let topology = Topology::new(mode, Family::V4);
             let holds = |host: &&Host| host.setup.contains("address replace 203.0.113.10/32");
             assert_eq!(topology.hosts.iter().filter(holds).count(), holders);
@@ -215,6 +227,25 @@ mod tests {
                 let own = format!("address replace {}/", endpoint.address);
                 assert!(setup.contains(&own), "{endpoint:?}: {setup}");
             }
+        }
+    }
+
+    #[test]
+    fn in_l2_mode_no_router_is_between_edge_and_servers() {
+        for family in [Family::V4, Family::V6] {
+            let topology = Topology::new(Mode::L2, family);
+            let edge = &topology.host("edge").unwrap().setup;
+            for (index, site) in topology.sites.iter().enumerate() {
+                let router = &topology.host(&site.name).unwrap().setup;
+                for peer in ["edge".to_owned(), format!("{}-a", site.name)] {
+                    let port = format!("link set dev to-{peer} master {LAN}\n");
+                    assert!(router.contains(&port), "{router}");
+                }
+                for subnet in SiteNets::of(index + 1).subnets() {
+                    assert!(!edge.contains(&format!("route replace {subnet}")), "{edge}");
+                }
+            }
+            assert_eq!(topology.switches, ["dc01", "dc02", "dc03"]);
         }
     }
 

@@ -151,3 +151,80 @@ pub fn shown(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!("{}\n{}", text(&output.stdout), text(&output.stderr))
 }
+
+/// Sends a request and returns the name in the answer.
+pub fn exchange(stream: &mut TcpStream) -> std::io::Result<String> {
+    exchange_padded(stream, 0)
+}
+
+/// The same, with a request that is `padding` bytes longer.
+pub fn exchange_padded(stream: &mut TcpStream, padding: usize) -> std::io::Result<String> {
+    let padding = "x".repeat(padding);
+    let request = format!("GET / HTTP/1.1\r\nhost: test\r\npadding: {padding}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    loop {
+        let mut chunk = [0; 1024];
+        let length = stream.read(&mut chunk)?;
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend_from_slice(&chunk[..length]);
+        let text = String::from_utf8_lossy(&answer);
+        // Every server's name has six letters.
+        if let Some((_, body)) = text.split_once("\r\n\r\n")
+            && body.len() == 6
+        {
+            return Ok(body.to_owned());
+        }
+    }
+}
+
+/// The director's program, which raising a lab with a director builds.
+pub fn director_program() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("director")
+}
+
+/// Runs the director's command line on the edge.
+pub fn director(lab: &Lab, arguments: &[&str]) -> Output {
+    let program = director_program();
+    let arguments = [&["edge", program.to_str().unwrap()], arguments].concat();
+    lab.xtask("exec", &arguments)
+}
+
+/// A file of the lab.
+pub fn file(lab: &Lab, name: &str) -> String {
+    format!("/run/{}/{name}", lab.prefix)
+}
+
+/// What the director says of itself.
+pub fn status(lab: &Lab) -> serde_json::Value {
+    let socket = file(lab, "director.sock");
+    let output = director(lab, &["status", "--json", "--socket", &socket]);
+    assert!(output.status.success(), "{}", shown(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Waits until the director's status holds.
+pub fn until(lab: &Lab, what: &str, holds: impl Fn(&serde_json::Value) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = status(lab);
+        if holds(&status) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what}: {status:#}");
+    }
+}
+
+/// What the director serves as metrics, with the HTTP header.
+pub fn metrics(lab: &Lab) -> String {
+    lab.within("edge", || {
+        let mut stream = TcpStream::connect("127.0.0.1:9600").unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    })
+}
