@@ -1,6 +1,9 @@
 //! Benchmarks of director, each next to its floor and its peer.
 
+mod queue;
+mod registry;
 mod report;
+mod wrap;
 mod xdp;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -36,16 +39,53 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Flow events through the ring buffer to their reader: how many a second,
+    /// and how many are lost.
+    Queue {
+        /// Rounds; each runs every case once.
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// New flows of a case in a round, each of which is an event.
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10_000..=100_000_000))]
+        flows: u32,
+        /// Write the rows there, as a JSON array.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Endpoints picked for flows in user space, on one core.
+    Registry {
+        /// Rounds; each runs every case once.
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Picks of a case in a round.
+        #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(10_000..=100_000_000))]
+        picks: u32,
+        /// Write the rows there, as a JSON array.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
-    let Bench::Xdp {
-        rounds,
-        packets,
-        only,
-        json,
-    } = Cli::parse().bench;
-    let result = xdp::run(rounds, packets, &only).and_then(|rows| {
+    let (rows, json) = match Cli::parse().bench {
+        Bench::Xdp {
+            rounds,
+            packets,
+            only,
+            json,
+        } => (xdp::run(rounds, packets, &only), json),
+        Bench::Queue {
+            rounds,
+            flows,
+            json,
+        } => (queue::run(rounds, flows), json),
+        Bench::Registry {
+            rounds,
+            picks,
+            json,
+        } => (registry::run(rounds, picks), json),
+    };
+    let result = rows.and_then(|rows| {
         println!("{}", report::table(&rows));
         report::write(&rows, json.as_deref())
     });

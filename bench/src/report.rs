@@ -28,6 +28,37 @@ pub struct Row {
     pub ratio_to_peer: Option<f64>,
 }
 
+impl Row {
+    /// Figures of a case, one of each round, beside those of its floor.
+    pub fn new(
+        bench: &'static str,
+        case: &str,
+        unit: &'static str,
+        values: &[f64],
+        floor: Option<(&'static str, &[f64])>,
+    ) -> Self {
+        let ratios: Option<Vec<f64>> = floor.map(|(_, floor)| {
+            let pairs = values.iter().zip(floor);
+            pairs.map(|(value, floor)| value / floor).collect()
+        });
+        Self {
+            bench,
+            case: case.to_owned(),
+            unit,
+            median: median(values),
+            min: values.iter().copied().fold(f64::INFINITY, f64::min),
+            max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            runs: values.len(),
+            floor: floor.map(|(name, _)| name),
+            floor_median: floor.map(|(_, values)| median(values)),
+            ratio_to_floor: ratios.map(|ratios| median(&ratios)),
+            peer: None,
+            peer_median: None,
+            ratio_to_peer: None,
+        }
+    }
+}
+
 /// The middle value; the mean of the two middle ones where there are two.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

@@ -14,7 +14,9 @@ use director_core::{
     model::{Endpoint, Service},
 };
 
-use super::cases::{QUIC_PORT, SERVER_ID, Table};
+use super::cases::{QUIC_PORT, SERVER_ID};
+
+pub use super::cases::Table;
 
 const TABLE_SIZE: u32 = 16_381;
 /// `BPF_PROG_TEST_RUN` runs as if a packet came in by the loopback interface: a
@@ -63,7 +65,11 @@ fn mode(table: Table) -> (Mode, Steering) {
     }
 }
 
-fn loaded(table: Table) -> Result<Datapath> {
+/// The program with the services of a table.
+///
+/// # Errors
+/// Without the privilege to load it.
+pub fn loaded(table: Table) -> Result<Datapath> {
     let (mode, steering) = mode(table);
     let options = Options {
         object: match std::env::var_os("DIRECTOR_BPF_OBJECT") {
