@@ -124,6 +124,10 @@ pub struct Datapath {
     nat_sources: Vec<IpAddr>,
     /// Whether there is a deny list.
     has_deny: bool,
+    /// How often a table was flipped.
+    flips: u64,
+    /// Up to which flip nobody reads what it left.
+    unread: u64,
     sweep: Sweep,
     pins: Option<Pins>,
 }
@@ -181,6 +185,8 @@ impl Datapath {
             table_size,
             nat_sources: v4.chain(v6).collect(),
             has_deny: false,
+            flips: 0,
+            unread: 0,
             sweep: Sweep::default(),
             pins: options.pins.clone(),
         };

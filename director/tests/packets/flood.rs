@@ -5,7 +5,7 @@ use aya::{
     maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
 };
-use director_ebpf::bench::{FRAME, HEADERS, Plan};
+use director_ebpf::bench::{FRAME, HEADERS, Plan, flow_of};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -55,11 +55,10 @@ impl Flood {
         }
     }
 
-    /// Runs a packet of each flow from `first` on, as [`flow_of`] numbers them:
-    /// the IPv4 frame, of [`FRAME`] bytes, with the flow's source and port.
-    ///
-    /// [`flow_of`]: director_ebpf::bench::flow_of
-    pub fn run(&mut self, frame: &[u8], first: u32, count: u32) {
+    /// Runs the IPv4 frame, of [`FRAME`] bytes, `count` times, from 198.18.0.0
+    /// on to as many destinations as it takes, from [`PORTS`] ports of one client
+    /// to each. All in one call: the kernel waits for a grace period in each.
+    pub fn run(&mut self, frame: &[u8], count: u32) {
         assert_eq!(frame.len(), FRAME);
         let mut headers = [0; HEADERS];
         for (word, eight) in headers.iter_mut().zip(frame.chunks_exact(8)) {
@@ -67,14 +66,13 @@ impl Flood {
         }
         let plan = Plan {
             headers,
-            source_offset: 26,
-            port_offset: 34,
-            mask: u32::MAX,
-            is_random: 0,
+            // Of the destination: flows differ by it and by the source port.
+            source_offset: 30,
+            ..ORDER
         };
         self.plan.set(0, PlanValue(plan), 0).unwrap();
         let cpus = aya::util::nr_cpus().unwrap();
-        let turns = PerCpuValues::try_from(vec![u64::from(first); cpus]).unwrap();
+        let turns = PerCpuValues::try_from(vec![0; cpus]).unwrap();
         self.turn.set(0, turns, 0).unwrap();
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
@@ -82,6 +80,22 @@ impl Flood {
         wrapper(&mut self.bpf).test_run(options).unwrap();
     }
 }
+
+/// Address and port of a packet, by its number, as they stand in it.
+pub fn flow_at(number: u32) -> (u32, u16) {
+    flow_of(&ORDER, u64::from(number))
+}
+
+/// Source ports of an address.
+pub const PORTS: u32 = 1 << 14;
+
+const ORDER: Plan = Plan {
+    headers: [0; HEADERS],
+    source_offset: 26,
+    port_offset: 34,
+    mask: u32::MAX,
+    is_random: 0,
+};
 
 fn wrapper(bpf: &mut Ebpf) -> &mut Xdp {
     bpf.program_mut("bench_wrap").unwrap().try_into().unwrap()
