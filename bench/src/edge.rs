@@ -55,6 +55,17 @@ fn mode(table: Table) -> (Mode, Steering) {
     }
 }
 
+/// A next hop out of an interface, for frames that go nowhere.
+pub const fn hop(interface: u32) -> Hop {
+    Hop {
+        interface,
+        destination: [2; 6],
+        source: [4; 6],
+        mtu: 1500,
+        vlan: 0,
+    }
+}
+
 /// The program, with a service of each kind whose endpoints are all behind `hop`.
 ///
 /// # Errors

@@ -4,6 +4,8 @@ mod cpu;
 mod edge;
 mod frames;
 mod l4;
+mod queue;
+mod registry;
 mod report;
 mod wrapper;
 mod xdp;
@@ -61,6 +63,31 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Flow events through the ring buffer to their reader: how many a second,
+    /// and how many are lost.
+    Queue {
+        /// Rounds; each runs every case once.
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// New flows of a case in a round, each of which is an event.
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10_000..=100_000_000))]
+        flows: u32,
+        /// Write the rows there, as a JSON array.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Endpoints picked for flows in user space, on one core.
+    Registry {
+        /// Rounds; each runs every case once.
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Picks of a case in a round.
+        #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(10_000..=100_000_000))]
+        picks: u32,
+        /// Write the rows there, as a JSON array.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 impl Bench {
@@ -78,6 +105,16 @@ impl Bench {
                 only,
                 json,
             } => (l4::run(rounds, Duration::from_millis(window), &only)?, json),
+            Self::Queue {
+                rounds,
+                flows,
+                json,
+            } => (queue::run(rounds, flows)?, json),
+            Self::Registry {
+                rounds,
+                picks,
+                json,
+            } => (registry::run(rounds, picks)?, json),
         };
         println!("{}", report::table(&rows));
         report::write(&rows, json.as_deref())

@@ -4,9 +4,11 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData, ProgramArray},
-    programs::{ProgramFd, Xdp},
+    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
 };
-use director_ebpf::bench::Plan;
+use director_ebpf::bench::{FRAME, Plan};
+
+use crate::cpu::thread_time;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -60,6 +62,23 @@ impl Wrapper {
     pub fn set(&mut self, plan: Plan, under: &ProgramFd) -> Result<()> {
         self.plan.set(0, PlanValue(plan), 0)?;
         Ok(self.under.set(0, under, 0)?)
+    }
+
+    /// Nanoseconds a run of one of the programs, over `packets` runs. What other
+    /// processes take of the CPU does not count.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the kernel does not run it.
+    pub fn measure(&mut self, name: &str, packets: u32) -> Result<f64> {
+        let frame = [0_u8; FRAME];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&frame);
+        options.repeat = packets;
+        let start = thread_time()?;
+        let program = self.program(name)?;
+        program.test_run(options).context("running a program")?;
+        let took = thread_time()?.saturating_sub(start);
+        Ok(took.as_secs_f64() * 1e9 / f64::from(packets))
     }
 
     /// One of the programs.

@@ -4,6 +4,7 @@ mod bench;
 mod bpf;
 mod cancel;
 mod drill;
+mod fuzz;
 mod lab;
 mod prereq;
 mod run;
@@ -31,6 +32,8 @@ enum Chore {
     Failover(drill::Args),
     /// Run benchmarks: bench xdp, ...
     Bench(bench::Args),
+    /// Search for input for which a property does not hold
+    Fuzz(fuzz::Args),
     /// Check the house rules that rustc and clippy do not know
     Tidy,
     /// One server of a lab
@@ -57,6 +60,7 @@ fn dispatch(chore: Chore) -> Result<ExitCode> {
         Chore::BuildEbpf(args) => bpf::build(&args)?,
         Chore::Test => suite::run()?,
         Chore::Bench(args) => bench::run(&args)?,
+        Chore::Fuzz(args) => fuzz::run(&args)?,
         Chore::Lab(action) => lab::cli::run(&action)?,
         Chore::Tidy => tidy::run()?,
         Chore::Failover(args) => return drill::run(&args),

@@ -83,6 +83,17 @@ pub fn fonts() -> Result<()> {
     install("the drill's pictures", &["fonts-dejavu-core"])
 }
 
+/// What libFuzzer, which is C++, is built with.
+///
+/// # Errors
+/// When there is none and the package cannot be installed.
+pub fn cxx_compiler() -> Result<()> {
+    match run::find_program("c++") {
+        Some(_) => Ok(()),
+        None => install("the fuzzer", &["g++"]),
+    }
+}
+
 /// Debian's BPF toolchain, without bpf-linker.
 ///
 /// # Errors

@@ -140,6 +140,12 @@ pub fn workspace_root() -> Result<PathBuf> {
     .into())
 }
 
+/// Where cargo builds the workspace at `root`.
+pub fn target_dir(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    root.join(target.map_or_else(|| "target".into(), PathBuf::from))
+}
+
 /// For tests that need root: whether there is. Without it they are skipped,
 /// saying so, but not in CI, where a skipped test would go unnoticed.
 #[cfg(test)]

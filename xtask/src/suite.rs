@@ -6,12 +6,12 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::{bpf, prereq, run, tidy};
+use crate::{bpf, fuzz, prereq, run, tidy};
 
 /// A step of the suite: its heading, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("prerequisites", prerequisites),
     ("house rules", tidy::run),
     ("formatting", formatting),
@@ -19,6 +19,7 @@ const STEPS: [Step; 8] = [
     ("BPF objects", bpf_objects),
     ("licences and advisories", supply_chain),
     ("documentation examples", doc_tests),
+    ("a minute of fuzzing", fuzzing),
     ("tests and drills", tests),
 ];
 
@@ -84,6 +85,10 @@ fn supply_chain() -> Result<()> {
 
 fn doc_tests() -> Result<()> {
     cargo(&["test", "--quiet", "--release", "--workspace", "--doc"])
+}
+
+fn fuzzing() -> Result<()> {
+    fuzz::run(&fuzz::Args::short())
 }
 
 /// With nextest where it is installed: it names slow tests and runs each in a

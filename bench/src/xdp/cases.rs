@@ -147,6 +147,12 @@ fn echo4() -> Frame {
     (frame, source, 38)
 }
 
+/// SYNs of as many flows as there are packets, for services in `tunnel` mode.
+pub fn new_flows() -> Plan {
+    let syn4 = frame4(VIP4, TCP, SYN);
+    case("tunnel4-new", Under::Empty, syn4, ALWAYS_NEW, None).plan
+}
+
 fn case(
     name: &'static str,
     under: Under,

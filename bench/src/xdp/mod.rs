@@ -6,16 +6,13 @@
 
 mod cases;
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    time::Duration,
-};
+pub use cases::new_flows;
+
+use std::collections::{HashMap, hash_map::Entry};
 
 use anyhow::{Context, Result};
-use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
-use director::datapath::{Datapath, Hop};
-use director_ebpf::bench::FRAME;
-use nix::time::ClockId;
+use aya::programs::ProgramFd;
+use director::datapath::Datapath;
 
 use self::cases::{Case, Under};
 use crate::{cpu, edge, report::Row, wrapper::Wrapper};
@@ -25,12 +22,7 @@ use crate::{cpu, edge, report::Row, wrapper::Wrapper};
 /// # Errors
 /// Without the privilege to load programs.
 pub fn run(rounds: u32, packets: u32, only: &[String]) -> Result<Vec<Row>> {
-    // Kernels charge a program to the CPU it runs on, and maps have per-CPU lists.
-    let last = cpu::allowed()?
-        .last()
-        .copied()
-        .context("no CPU to run on")?;
-    cpu::pin(None, last)?;
+    cpu::pin_to_last()?;
     let mut cases = cases::all();
     let is_asked = |name: &str| only.is_empty() || only.iter().any(|text| name.contains(text));
     cases.retain(|case| matches!(case.under, Under::Empty | Under::Lru) || is_asked(case.name));
@@ -102,14 +94,7 @@ impl Bench {
                 Under::Redirect(table) => (table, OTHER),
             };
             if let Entry::Vacant(vacant) = edges.entry(case.under) {
-                let hop = Hop {
-                    interface,
-                    destination: [2; 6],
-                    source: [4; 6],
-                    mtu: 1500,
-                    vlan: 0,
-                };
-                vacant.insert(edge::loaded(table, hop)?);
+                vacant.insert(edge::loaded(table, edge::hop(interface))?);
             }
         }
         Ok(Self {
@@ -122,7 +107,7 @@ impl Bench {
 
     /// The empty program, without a wrapper.
     fn bare_empty(&mut self, packets: u32) -> Result<f64> {
-        measure(self.wrapper.program("bench_empty")?, packets)
+        self.wrapper.measure("bench_empty", packets)
     }
 
     /// A case within the wrapper.
@@ -136,28 +121,9 @@ impl Bench {
             }
         };
         self.wrapper.set(case.plan, &program_fd)?;
-        let wrap = self.wrapper.program(Wrapper::WRAP)?;
         // Every flow is met before any is measured.
-        measure(
-            wrap,
-            case.plan.mask.saturating_add(1).clamp(1000, case.warm),
-        )?;
-        measure(wrap, packets)
+        let flows = case.plan.mask.saturating_add(1).clamp(1000, case.warm);
+        self.wrapper.measure(Wrapper::WRAP, flows)?;
+        self.wrapper.measure(Wrapper::WRAP, packets)
     }
-}
-
-/// Nanoseconds a run, over `packets` runs.
-fn measure(program: &Xdp, packets: u32) -> Result<f64> {
-    let frame = [0_u8; FRAME];
-    let mut options = TestRunOptions::new();
-    options.data_in = Some(&frame);
-    options.repeat = packets;
-    // This thread's CPU time, in which the kernel runs the program: what other
-    // processes take of the CPU does not count, and unlike the kernel's own
-    // figure it is not in whole nanoseconds.
-    let clock = ClockId::CLOCK_THREAD_CPUTIME_ID;
-    let start = Duration::from(clock.now()?);
-    program.test_run(options).context("running a program")?;
-    let took = Duration::from(clock.now()?).saturating_sub(start);
-    Ok(took.as_secs_f64() * 1e9 / f64::from(packets))
 }

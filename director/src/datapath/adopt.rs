@@ -157,6 +157,7 @@ pub fn adopt(maps: &mut Maps, desired: &mut Desired, table_size: usize) -> Resul
             slots,
             servers: servers.remove(&service.index).unwrap_or_default(),
             changed: is_split.then(Instant::now),
+            left: 0,
         });
     }
     Ok(())

@@ -77,6 +77,7 @@ impl Datapath {
             value: self.service_value(service, index),
             bank: old.as_ref().map_or(0, |old| old.bank),
             changed: old.as_ref().and_then(|old| old.changed),
+            left: old.as_ref().map_or(0, |old| old.left),
             slots: old.map(|old| old.slots).unwrap_or_default(),
             servers: servers(service, &placed),
         };
@@ -92,8 +93,6 @@ impl Datapath {
         }
         self.publish(index, &desired)?;
         self.desired.services[index] = Some(desired);
-        // The half that was left may be written again once nobody reads it.
-        wait_for_readers();
         Ok(())
     }
 
@@ -159,8 +158,15 @@ impl Datapath {
         if service.slots == slots {
             return;
         }
+        // The half that was left may be written again once nobody reads it.
+        if service.left > self.unread {
+            wait_for_readers();
+            self.unread = self.flips;
+        }
         if !service.slots.is_empty() {
             service.bank = 1 - service.bank;
+            self.flips += 1;
+            service.left = self.flips;
         }
         let is_split = slots.iter().any(|slot| slot.current() != slot.base());
         if is_split {

@@ -60,6 +60,8 @@ pub struct DesiredService {
     pub servers: HashMap<u32, u32>,
     /// When the slots last changed; `None` once flows of before are over.
     pub changed: Option<Instant>,
+    /// Which flip of all left the spare half of the table; 0: none.
+    pub left: u64,
 }
 
 impl DesiredService {

@@ -126,6 +126,10 @@ pub struct Datapath {
     deny: Vec<Prefix>,
     /// Audits so far.
     audits: usize,
+    /// How often a table was flipped.
+    flips: u64,
+    /// Up to which flip nobody reads what it left.
+    unread: u64,
     sweep: Sweep,
     pins: Option<Pins>,
 }
@@ -184,6 +188,8 @@ impl Datapath {
             nat_sources: v4.chain(v6).collect(),
             deny: Vec::new(),
             audits: 0,
+            flips: 0,
+            unread: 0,
             sweep: Sweep::default(),
             pins: options.pins.clone(),
         };

@@ -214,7 +214,6 @@ impl Datapath {
             if service.slots != slots {
                 self.flip(index, &mut service, slots);
                 service.changed = changed;
-                wait_for_readers();
             }
             self.desired.services[index] = Some(service);
         }

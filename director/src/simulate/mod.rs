@@ -5,7 +5,7 @@
 //! are what the daemon's would be, with every endpoint healthy but for those
 //! that the command line names.
 
-mod capture;
+pub mod capture;
 mod edge;
 mod line;
 mod output;

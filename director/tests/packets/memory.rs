@@ -11,7 +11,7 @@ use director::{
 use crate::edge::options;
 
 /// Bytes that the kernel says each map of an edge takes, by name.
-fn taken(datapath: &mut Datapath) -> Vec<(String, u64)> {
+pub fn taken(datapath: &mut Datapath) -> Vec<(String, u64)> {
     let program = datapath.program().unwrap().info().unwrap();
     let ids = program.map_ids().unwrap().expect("this kernel tells");
     let of = |id: u32| {

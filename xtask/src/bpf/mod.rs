@@ -107,9 +107,7 @@ fn compile(root: &Path, toolchain: &Toolchain) -> Result<Vec<(String, PathBuf)>>
 
 /// `target/bpf`, apart from the rest: another compiler writes there.
 fn target_dir(root: &Path) -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    root.join(target).join("bpf")
+    run::target_dir(root).join("bpf")
 }
 
 fn check(root: &Path, choice: Choice) -> Result<()> {

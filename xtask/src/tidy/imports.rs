@@ -31,12 +31,13 @@ const CONFINED: [Confined; 3] = [
 ];
 
 /// Our crates, as code names them.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "director",
     "director_core",
     "director_ebpf",
     "health_probes",
     "director_bench",
+    "director_fuzz",
     "xtask",
 ];
 

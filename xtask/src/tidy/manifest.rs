@@ -4,12 +4,13 @@ use super::imports::LEAVES;
 use super::{Finding, Source};
 
 /// Our packages, as manifests name them.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "director",
     "director-core",
     "director-ebpf",
     "health-probes",
     "director-bench",
+    "director-fuzz",
     "xtask",
 ];
 

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use director_core::model::{Mode, ProbeSpec, Protocol, Service, Site};
 
-use super::super::{Config, Edge, Prefix};
+use crate::config::{Config, Edge, Prefix, TunnelSources};
 
 /// A value in TOML.
 fn text(text: &str) -> String {
@@ -61,7 +61,7 @@ fn edge(edge: &Edge) -> String {
     format!(
         "[edge]\nname = {}\ninterfaces = {}\nattach = {}\npin_dir = {}\nsocket = {}\n\
          metrics = \"{metrics}\"\nhold = \"{}\"\ndeny = {}\n\
-         [edge.tunnel]\nsource4 = {}\nsource6 = {}\ngue_port = {}\n\
+         [edge.tunnel]\n{}gue_port = {}\n\
          [edge.nat]\nsource4 = {}\nsource6 = {}\n\
          [edge.icmp]\necho = {}\nrate = {}\n\
          [edge.limits]\nflows = {}\nnat_flows = {}\nservices = {}\nendpoints = {}\n\
@@ -73,8 +73,7 @@ fn edge(edge: &Edge) -> String {
         text(socket.to_str().unwrap()),
         humantime::format_duration(*hold),
         list(deny),
-        prefix(tunnel.v4.unwrap(), tunnel.prefix4),
-        prefix(tunnel.v6.unwrap(), tunnel.prefix6),
+        sources(tunnel),
         tunnel.gue_port,
         list(&nat.v4),
         list(&nat.v6),
@@ -86,6 +85,15 @@ fn edge(edge: &Edge) -> String {
         limits.endpoints,
         limits.table_size,
     )
+}
+
+/// Those that there are.
+fn sources(tunnel: &TunnelSources) -> String {
+    let v4 = tunnel.v4.map(|v4| prefix(v4, tunnel.prefix4));
+    let v6 = tunnel.v6.map(|v6| prefix(v6, tunnel.prefix6));
+    let v4 = v4.map(|text| format!("source4 = {text}\n"));
+    let v6 = v6.map(|text| format!("source6 = {text}\n"));
+    v4.unwrap_or_default() + &v6.unwrap_or_default()
 }
 
 fn written_service(service: &Service) -> String {
@@ -175,10 +183,12 @@ fn health(service: &Service) -> String {
         } => {
             let (low, high) = (status.start(), status.end());
             out += &format!(
-                "type = \"http\"\nhost = {}\npath = {}\nstatus = \"{low}-{high}\"\n",
-                text(host),
+                "type = \"http\"\npath = {}\nstatus = \"{low}-{high}\"\n",
                 text(path)
             );
+            if !host.is_empty() {
+                writeln!(out, "host = {}", text(host)).unwrap();
+            }
             if let Some(body) = body {
                 writeln!(out, "body = {}", text(body)).unwrap();
             }

@@ -1,0 +1,55 @@
+//! What holds for any packet, any sequence of them, any configuration and any
+//! capture. `cargo xtask fuzz` searches for bytes for which it does not; the
+//! tests here try those that were found of use before.
+//!
+//! A target panics where its property fails.
+#![allow(clippy::unwrap_used, reason = "a target fails by panicking")]
+
+mod answer;
+mod capture;
+mod config;
+mod packet;
+mod steer;
+
+/// A property of any bytes.
+pub struct Target {
+    pub name: &'static str,
+    pub check: fn(&[u8]),
+    /// Most bytes of an input that are worth trying.
+    pub longest: usize,
+}
+
+/// All targets.
+pub const TARGETS: [Target; 5] = [
+    Target {
+        name: "packet",
+        check: packet::check,
+        longest: 256,
+    },
+    Target {
+        name: "answer",
+        check: answer::check,
+        longest: 256,
+    },
+    Target {
+        name: "steer",
+        check: steer::check,
+        longest: 256,
+    },
+    Target {
+        name: "config",
+        check: config::check,
+        longest: 8192,
+    },
+    Target {
+        name: "capture",
+        check: capture::check,
+        longest: 4096,
+    },
+];
+
+/// The target of this name.
+#[must_use]
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
