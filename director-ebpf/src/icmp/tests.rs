@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type};
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header, TcpHeader};
 use proptest::prelude::*;
 
