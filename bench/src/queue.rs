@@ -154,6 +154,7 @@ impl Queue {
             datapath.events()?
         };
         let mut wrapper = Wrapper::new()?;
+        wrapper.hold()?;
         let program = datapath.program()?.fd()?.try_clone()?;
         wrapper.set(new_flows(), &program)?;
         datapath.set_trace(1)?;

@@ -3,13 +3,14 @@
 //! Flows come in an order that caches cannot foresee, each for a service that
 //! its number says; the service is found by address, port and protocol.
 //!
-//! - `plan-…`: service in a hash map, then hash, slot and endpoint of the plan
-//!   that `director-core` made.
-//! - `steer-…`: by the code that the kernel runs (`steer::pick`), with the
-//!   services found as there, by their hints. Its floor is the same of one
-//!   service.
+//! Services are found as in the kernel, by their hints.
+//!
+//! - `plan-…`: hash, slot and endpoint of the plan that `director-core` made.
+//! - `steer-…`: by the code that the kernel runs (`steer::pick`), on tables as
+//!   there.
 //! - `…-1`: one service with 6 endpoints; `…-1k`: a thousand with 10 each, whose
-//!   tables have 16,381 slots, as by default; `…-1k-small`: with 1,021.
+//!   tables have 16,381 slots, as by default; `…-1k-small`: with 1,021. The
+//!   floor is that of one service.
 
 use std::{
     collections::HashMap,
@@ -110,7 +111,7 @@ fn rate(picks: u32, pick: impl Fn(&Packet<u32>) -> Option<u32>) -> Result<f64> {
 /// Services, their tables and endpoints, in both forms.
 struct Registry {
     vips: Vec<(u32, u16)>,
-    plans: HashMap<(u32, u16, u8), ServicePlan>,
+    plans: Vec<ServicePlan>,
     /// Index of each service.
     places: HashMap<(u32, u16, u8), u32>,
     hints: Vec<u32>,
@@ -124,7 +125,7 @@ impl Registry {
         let size = TableSize::new(table_size)?;
         let mut registry = Self {
             vips: Vec::new(),
-            plans: HashMap::new(),
+            plans: Vec::new(),
             places: HashMap::new(),
             hints: vec![0; HINTS as usize],
             entries: Vec::new(),
@@ -180,7 +181,7 @@ impl Registry {
             *hint = index + 1;
         }
         self.places.insert((address, port, TCP), index);
-        self.plans.insert((address, port, TCP), plan);
+        self.plans.push(plan);
         self.vips.push((address, port));
         Ok(())
     }
@@ -198,8 +199,8 @@ impl Registry {
 
     fn by_plan(&self, packet: &Packet<u32>) -> Option<u32> {
         let packet = self.addressed(packet);
-        let key = (packet.destination, packet.destination_port, packet.protocol);
-        let plan = self.plans.get(&key)?;
+        let service = self.service(&steer::service_key(&packet))?;
+        let plan = self.plans.get(service.index as usize)?;
         let hash = (steer::hash(&packet) >> 32) as u32;
         let slot = steer::slot(hash, plan.table.len() as u32);
         let endpoint = plan.endpoints.get(usize::from(plan.table[slot as usize]))?;

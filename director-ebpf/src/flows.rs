@@ -208,8 +208,8 @@ pub unsafe fn record<A: Family>(
             scratch.held.set(its_key);
         }
     }
-    let way = scratch.way.get() as usize;
-    if way >= WAYS {
+    let (is_found, way) = scratch.found_way();
+    if !is_found {
         return false;
     }
     // SAFETY: a live bucket, `way` within it; keys are aligned words that are

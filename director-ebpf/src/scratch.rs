@@ -7,7 +7,10 @@
 //! accesses are volatile, lest the compiler keeps values in registers.
 
 use crate::{
-    abi::{Plain, flow::FlowValue},
+    abi::{
+        Plain,
+        flow::{FlowValue, WAYS},
+    },
     steer::Pick,
 };
 
@@ -67,6 +70,16 @@ impl Scratch {
     pub fn picked(&self) -> Pick {
         // SAFETY: a live reference.
         unsafe { core::ptr::from_ref(&self.pick).read_volatile() }
+    }
+
+    /// Whether a loop found a way; and which, within a bucket in any case. The
+    /// number is read anew, and so the bound stays in the program: kernels before
+    /// 6.8 forget what a comparison said of a number that waits on the stack.
+    #[inline(always)]
+    #[must_use]
+    pub fn found_way(&self) -> (bool, usize) {
+        let is_found = self.way.get() < WAYS as u64;
+        (is_found, self.way.get() as usize & (WAYS - 1))
     }
 
     #[inline(always)]

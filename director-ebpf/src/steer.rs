@@ -9,7 +9,7 @@
 use crate::{
     abi::{
         Address, Endpoint, NO_ENDPOINT, Service, ServiceKey, Slot, TCP, affinity,
-        flow::{FlowValue, WAYS, flags},
+        flow::{FlowValue, flags},
         service_flags, state, track,
     },
     cause::Cause,
@@ -131,8 +131,7 @@ fn pick_tracked<A: Family, T: Tables<A>>(
     let now = tables.now();
     // SAFETY: `tables` vouches for the bucket, here and below.
     unsafe { flows::find(bucket, key, packet.source, service.index, scratch) };
-    let way = scratch.way.get() as usize;
-    let is_known = way < WAYS;
+    let (is_known, way) = scratch.found_way();
     let is_syn = packet.is_syn();
     if is_known {
         let value = scratch.found();

@@ -15,8 +15,6 @@ mod steer;
 pub struct Target {
     pub name: &'static str,
     pub check: fn(&[u8]),
-    /// Most bytes of an input that are worth trying.
-    pub longest: usize,
 }
 
 /// All targets.
@@ -24,27 +22,22 @@ pub const TARGETS: [Target; 5] = [
     Target {
         name: "packet",
         check: packet::check,
-        longest: 256,
     },
     Target {
         name: "answer",
         check: answer::check,
-        longest: 256,
     },
     Target {
         name: "steer",
         check: steer::check,
-        longest: 256,
     },
     Target {
         name: "config",
         check: config::check,
-        longest: 8192,
     },
     Target {
         name: "capture",
         check: capture::check,
-        longest: 4096,
     },
 ];
 

@@ -113,8 +113,8 @@ fn port_for<A: Maps>(
         let bucket = A::table(index).ok_or(Cause::NatPortsExhausted)?;
         // SAFETY: a live map value.
         unsafe { ports::find::<A>(bucket, key, packet.source, pick.endpoint, scratch) };
-        let way = scratch.way.get() as usize;
-        if way < WAYS {
+        let (is_found, way) = scratch.found_way();
+        if is_found {
             note_client(
                 bucket,
                 way,
@@ -150,8 +150,8 @@ fn port_for<A: Maps>(
         scratch.way.set(scratch.other_way.get());
         scratch.held.set(scratch.other_held.get());
     }
-    let way = scratch.way.get() as usize;
-    if way >= WAYS {
+    let (is_found, way) = scratch.found_way();
+    if !is_found {
         return Err(Cause::NatPortsExhausted);
     }
     let index = scratch.bucket.get() as u32;

@@ -3,7 +3,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use director_ebpf::{
-    abi::{Endpoint, NAT_SOURCES, TCP, flow::WAYS},
+    abi::{Endpoint, NAT_SOURCES, TCP},
     cause::Cause,
     icmp as message,
     parse::{ETHERNET, Frame as _, Packet},
@@ -125,8 +125,8 @@ fn find_port<A: Maps>(flow: &Packet<A>, service: u32, endpoint: &Endpoint) -> bo
         };
         // SAFETY: a live map value.
         unsafe { ports::find::<A>(bucket, key, flow.source, pick.endpoint, scratch) };
-        let way = scratch.way.get() as usize;
-        if way < WAYS {
+        let (is_found, way) = scratch.found_way();
+        if is_found {
             nat::set_port(scratch, index, way, plane);
             return true;
         }
