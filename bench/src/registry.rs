@@ -261,17 +261,10 @@ fn key(address: u32, port: u16) -> ServiceKey<u32> {
 
 fn entry_of(service: u32, state: u8) -> Endpoint {
     Endpoint {
-        address: [0; 4],
-        tunnel_source: [0; 4],
         generation: 1,
-        vlan: 0,
         service,
-        interface: 0,
-        macs: [0; 3],
-        port: 0,
-        mtu: 0,
-        outer_sum: 0,
         state,
         family: 4,
+        ..Endpoint::UNUSED
     }
 }

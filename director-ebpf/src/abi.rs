@@ -303,6 +303,24 @@ pub struct Endpoint {
     pub family: u8,
 }
 
+impl Endpoint {
+    /// An entry that is not in use and never was.
+    pub const UNUSED: Self = Self {
+        address: [0; 4],
+        tunnel_source: [0; 4],
+        generation: 0,
+        vlan: 0,
+        service: 0,
+        interface: 0,
+        macs: [0; 3],
+        port: 0,
+        mtu: 0,
+        outer_sum: 0,
+        state: state::UNUSED,
+        family: 0,
+    };
+}
+
 /// Values of [`Endpoint::state`].
 pub mod state {
     /// Not in use.

@@ -249,7 +249,7 @@ pub(crate) fn sum_of(words: &[u32]) -> u64 {
 
 /// Two 16-bit words, in memory order, as one of 32 bits.
 #[inline(always)]
-pub(crate) const fn words(first: u16, second: u16) -> u32 {
+pub const fn words(first: u16, second: u16) -> u32 {
     let a = first.to_ne_bytes();
     let b = second.to_ne_bytes();
     u32::from_ne_bytes([a[0], a[1], b[0], b[1]])

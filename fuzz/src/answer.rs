@@ -290,16 +290,8 @@ fn wrapped<A: Address>(choices: &[u8; CHOICES], ip: &[u8], packet: &Packet<A>) {
     let mut endpoint = Endpoint {
         address: [word(0), word(1), word(2), word(3)],
         tunnel_source: [word(1) & !varies, varies, word(0), word(2)],
-        generation: 1,
-        vlan: 0,
-        service: 0,
-        interface: 0,
-        macs: [0; 3],
-        port: 0,
-        mtu: 0,
-        outer_sum: 0,
-        state: director_ebpf::abi::state::ACTIVE,
         family: 6,
+        ..Endpoint::UNUSED
     };
     endpoint.outer_sum = rewrite::outer_sum(endpoint.tunnel_source[0], endpoint.address[0]);
     let entropy = word(2) ^ word(1);

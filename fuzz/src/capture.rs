@@ -1,53 +1,16 @@
 //! Any file is read alike in whatever pieces it comes, up to where it cannot be
 //! read; and what was read of it is found again in a capture written of it.
 
-use std::io::Read;
-
 use director::simulate::capture::{Capture, Fault, Precision};
 
-/// Seconds, fraction, bytes, length on the wire.
-type Packet = (u32, u32, Vec<u8>, u32);
+use self::reading::{Dripping, Packet, read_from};
 
-/// Hands out a few bytes at a time, as a slow pipe may.
-struct Dripping<'a>(&'a [u8]);
-
-impl Read for Dripping<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.0.len().min(buffer.len()).min(7);
-        let (now, later) = self.0.split_at(count);
-        buffer[..count].copy_from_slice(now);
-        self.0 = later;
-        Ok(count)
-    }
-}
-
-/// Precision, all packets, and the fault that it ends with.
-type Whole = (Option<Precision>, Vec<Packet>, Option<Fault>);
-
-fn read(input: impl Read) -> Whole {
-    let mut capture = match Capture::open(input) {
-        Ok(capture) => capture,
-        Err(fault) => return (None, Vec::new(), Some(fault)),
-    };
-    let precision = Some(capture.precision());
-    let mut packets = Vec::new();
-    loop {
-        match capture.next_packet() {
-            Ok(Some(record)) => packets.push((
-                record.time.seconds,
-                record.time.fraction,
-                record.data.to_vec(),
-                record.length,
-            )),
-            Ok(None) => return (precision, packets, None),
-            Err(fault) => return (precision, packets, Some(fault)),
-        }
-    }
-}
+#[path = "../../director/src/simulate/tests/reading.rs"]
+mod reading;
 
 pub fn check(file: &[u8]) {
-    let whole = read(file);
-    assert_eq!(read(Dripping(file)), whole);
+    let whole = read_from(file);
+    assert_eq!(read_from(Dripping(file, 7)), whole);
     let (precision, packets, fault) = whole;
     let bytes: usize = packets.iter().map(|packet| packet.2.len()).sum();
     assert!(bytes <= file.len());
@@ -58,7 +21,7 @@ pub fn check(file: &[u8]) {
         assert!(!fault.what.is_empty());
     }
     let Some(precision) = precision else { return };
-    let again = read(written(precision, &packets).as_slice());
+    let again = read_from(written(precision, &packets).as_slice());
     assert_eq!(again, (Some(precision), packets.clone(), None));
     if let Some(plain) = plainly(file) {
         assert_eq!(packets, plain);

@@ -1,10 +1,13 @@
 //! Any text is a configuration that survives being written and read, or is
 //! refused with reasons that lie within it.
 
-pub use director::config::{Config, Edge, Prefix, TunnelSources};
-use director::config::{ConfigErrors, Loaded, Problem, parse};
+pub use director::config::{Config, Edge, Prefix, Problem, TunnelSources};
+use director::config::{ConfigErrors, Loaded, parse};
 
-use self::written::written;
+use self::{within::within, written::written};
+
+#[path = "../../director/src/config/tests/within.rs"]
+mod within;
 
 #[path = "../../director/src/config/tests/written.rs"]
 mod written;
@@ -38,25 +41,4 @@ fn survives(text: &str, loaded: &Loaded) {
         }
         Err(errors) => panic!("what was written is refused:\n{errors}\n{text}"),
     }
-}
-
-fn within(text: &str, problems: &[Problem]) {
-    for problem in problems {
-        let line = text.split('\n').nth(problem.line - 1);
-        let columns = line.map(|line| line.chars().count() + 1);
-        assert!(
-            columns.is_some_and(|columns| (1..=columns).contains(&problem.column)),
-            "outside of the text: {problem:?}"
-        );
-        assert!(!problem.message.is_empty() && !problem.help.is_empty());
-        let shown = [
-            &problem.key,
-            &problem.place,
-            &problem.message,
-            &problem.help,
-        ];
-        let has_controls = |text: &&String| text.contains(|c: char| c.is_control());
-        assert!(!shown.iter().any(has_controls), "{problem:?}");
-    }
-    assert!(problems.is_sorted_by_key(|problem| (problem.line, problem.column)));
 }

@@ -47,18 +47,10 @@ impl<A: Family> Tables<A> for World<A> {
 impl<A: Family> World<A> {
     fn new(bucket: A::Bucket) -> Self {
         let endpoint = Endpoint {
-            address: [0; 4],
-            tunnel_source: [0; 4],
             generation: 1,
-            vlan: 0,
-            service: 0,
-            interface: 0,
-            macs: [0; 3],
-            port: 0,
-            mtu: 0,
-            outer_sum: 0,
             state: state::ACTIVE,
             family: 4,
+            ..Endpoint::UNUSED
         };
         let mut endpoints = [endpoint; ENDPOINTS as usize + 1];
         endpoints[0].state = state::UNUSED;
@@ -121,28 +113,20 @@ pub fn check(input: &[u8]) {
 
 fn run<A: Family>(how: u8, steps: &[u8], mut world: World<A>, source: impl Fn(u8) -> A) {
     let resets = how & 2 != 0;
+    let protocol = if how & 8 == 0 { TCP } else { UDP };
     let service = Service {
         table_size: 1,
         buckets: 1,
         seed: 1,
-        track: if how & 4 == 0 {
+        // Flows without a first packet that can be told must be recorded, and
+        // services of UDP are configured so.
+        track: if how & 4 == 0 && protocol == TCP {
             track::AUTO
         } else {
             track::ALWAYS
         },
         flags: if resets { service_flags::RESET } else { 0 },
         ..Service::default()
-    };
-    let protocol = if how & 8 == 0 { TCP } else { UDP };
-    // As services of UDP are configured: flows without a first packet that can
-    // be told must be recorded.
-    let service = Service {
-        track: if protocol == UDP {
-            track::ALWAYS
-        } else {
-            service.track
-        },
-        ..service
     };
     // Where each flow was sent last.
     let mut owners = HashMap::<u8, u32>::new();

@@ -114,8 +114,7 @@ fn steer6(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 fn steer_family<A: Maps>(ctx: &XdpContext) -> Result<u32, Cause> {
     let frame = XdpFrame(ctx);
-    let destination = A::destination(&frame).ok_or(Cause::Truncated)?;
-    if !maps::may_be_ours(destination) {
+    if !maps::may_be_ours(A::destination(&frame).ok_or(Cause::Truncated)?) {
         return Err(Cause::NotOurs);
     }
     let mut packet = MaybeUninit::<Packet<A>>::uninit();

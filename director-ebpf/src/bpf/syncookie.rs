@@ -17,6 +17,7 @@ use director_ebpf::{
     cause::Cause,
     icmp::ip_header,
     parse::{ETHERNET, Frame as _, IPV4, IPV6, Packet, tcp_flags},
+    rewrite,
     scratch::Scratch,
     tcp,
 };
@@ -113,9 +114,7 @@ fn ask<A: Maps>(ctx: &XdpContext, packet: &Packet<A>, is_syn: bool) -> i64 {
 #[inline(always)]
 fn tuple<A: Maps>(packet: &Packet<A>, words: &mut [u32; 16]) -> u32 {
     let (source, destination) = (packet.source.widen(), packet.destination.widen());
-    let [a, b] = packet.source_port.to_ne_bytes();
-    let [c, d] = packet.destination_port.to_ne_bytes();
-    let ports = u32::from_ne_bytes([a, b, c, d]);
+    let ports = rewrite::words(packet.source_port, packet.destination_port);
     if A::FAMILY == 4 {
         words[0] = source[0];
         words[1] = destination[0];

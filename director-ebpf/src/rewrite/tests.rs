@@ -142,15 +142,9 @@ fn endpoint(source: &[u8], destination: &[u8]) -> Endpoint {
     Endpoint {
         address: destination,
         tunnel_source: source,
-        generation: 1,
-        vlan: 0,
-        service: 0,
-        interface: 0,
-        macs: [0; 3],
-        port: 0,
         mtu: 1500,
         outer_sum: outer_sum(source[0], destination[0]),
-        state: 1,
         family: 4,
+        ..Endpoint::UNUSED
     }
 }

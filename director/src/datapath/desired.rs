@@ -89,27 +89,11 @@ pub struct Desired {
     sources: TunnelSources,
 }
 
-/// An endpoint entry that is not in use and never was.
-pub const UNUSED: Endpoint = Endpoint {
-    address: [0; 4],
-    tunnel_source: [0; 4],
-    generation: 0,
-    vlan: 0,
-    service: 0,
-    interface: 0,
-    macs: [0; 3],
-    port: 0,
-    mtu: 0,
-    outer_sum: 0,
-    state: state::UNUSED,
-    family: 0,
-};
-
 impl Desired {
     pub fn new(limits: &Limits, sources: TunnelSources) -> Self {
         Self {
             services: vec![None; limits.services as usize],
-            endpoints: vec![UNUSED; limits.endpoints as usize + 1],
+            endpoints: vec![Endpoint::UNUSED; limits.endpoints as usize + 1],
             hops: HashMap::new(),
             retired: HashSet::new(),
             sources,
@@ -240,7 +224,7 @@ impl Desired {
             port: port.to_be(),
             outer_sum: outer_sum(tunnel_source[0], words[0]),
             family: family(address),
-            ..UNUSED
+            ..Endpoint::UNUSED
         };
         set_hop(&mut entry, self.hops.get(&address));
         entry

@@ -2,7 +2,10 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::{super::ConfigErrors, BASE, FULL, generate::config, loaded, parse, written::written};
+use super::{
+    super::ConfigErrors, BASE, FULL, generate::config, loaded, parse, within::within,
+    written::written,
+};
 
 /// One change to a text, at places given as shares of its length.
 #[derive(Clone, Debug)]
@@ -108,27 +111,6 @@ fn loads_or_says_why(text: &str) {
             within(text, &problems);
         }
     }
-}
-
-fn within(text: &str, problems: &[super::Problem]) {
-    for problem in problems {
-        let line = text.split('\n').nth(problem.line - 1);
-        let columns = line.map(|line| line.chars().count() + 1);
-        assert!(
-            columns.is_some_and(|columns| (1..=columns).contains(&problem.column)),
-            "{problem:?} is outside of\n{text}"
-        );
-        assert!(!problem.message.is_empty() && !problem.help.is_empty());
-        let controls = |text: &str| text.contains(|c: char| c.is_control());
-        let shown = [
-            &problem.key,
-            &problem.place,
-            &problem.message,
-            &problem.help,
-        ];
-        assert!(!shown.into_iter().any(|text| controls(text)), "{problem:?}");
-    }
-    assert!(problems.is_sorted_by_key(|problem| (problem.line, problem.column)));
 }
 
 proptest! {

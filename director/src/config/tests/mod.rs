@@ -10,6 +10,7 @@ mod fuzz;
 mod generate;
 mod load;
 mod relations;
+mod within;
 mod written;
 
 use super::{ConfigErrors, Loaded, Problem, parse};

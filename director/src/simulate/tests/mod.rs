@@ -2,11 +2,10 @@
 
 mod pcap;
 mod pcapng;
+mod reading;
 
+use self::reading::{Dripping, Packet, read_from};
 use super::capture::{Capture, Fault, Precision};
-
-/// What a packet says: seconds, fraction, bytes, length on the wire.
-type Packet = (u32, u32, Vec<u8>, u32);
 
 /// Numbers in either byte order.
 struct Bytes {
@@ -49,41 +48,6 @@ impl Bytes {
     fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);
         self
-    }
-}
-
-/// Hands out a byte at a time, as a slow pipe may.
-struct Dripping<'a>(&'a [u8]);
-
-impl std::io::Read for Dripping<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.0.len().min(buffer.len()).min(1);
-        let (now, later) = self.0.split_at(count);
-        buffer[..count].copy_from_slice(now);
-        self.0 = later;
-        Ok(count)
-    }
-}
-
-/// All packets of a capture, and the fault that it ends with, if any.
-fn read_from(input: impl std::io::Read) -> (Option<Precision>, Vec<Packet>, Option<Fault>) {
-    let mut capture = match Capture::open(input) {
-        Ok(capture) => capture,
-        Err(fault) => return (None, Vec::new(), Some(fault)),
-    };
-    let precision = Some(capture.precision());
-    let mut packets = Vec::new();
-    loop {
-        match capture.next_packet() {
-            Ok(Some(record)) => packets.push((
-                record.time.seconds,
-                record.time.fraction,
-                record.data.to_vec(),
-                record.length,
-            )),
-            Ok(None) => return (precision, packets, None),
-            Err(fault) => return (precision, packets, Some(fault)),
-        }
     }
 }
 

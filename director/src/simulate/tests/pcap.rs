@@ -44,7 +44,7 @@ fn both_byte_orders_and_precisions_are_read() {
             let file = file(is_big_endian, magic, &packets());
             let expected = (Some(precision), packets(), None);
             assert_eq!(read_from(file.as_slice()), expected);
-            assert_eq!(read_from(Dripping(&file)), expected);
+            assert_eq!(read_from(Dripping(&file, 1)), expected);
         }
     }
 }

@@ -117,7 +117,7 @@ fn sections_interfaces_and_both_kinds_of_packets_are_read() {
         let (file, packets) = everything(is_big_endian);
         let expected = (Some(Precision::Nano), packets, None);
         assert_eq!(read_from(file.bytes()), expected);
-        assert_eq!(read_from(Dripping(file.bytes())), expected);
+        assert_eq!(read_from(Dripping(file.bytes(), 1)), expected);
     }
 }
 
