@@ -47,6 +47,7 @@
 #[cfg(test)]
 mod fixture;
 
+pub mod breaker;
 pub mod core;
 pub mod event;
 pub mod health;
