@@ -6,7 +6,7 @@ use crate::{
     Now,
     event::{Adopted, Command, Event, Notice, Target},
     health::{Cause, Failure, Verdict},
-    model::{EndpointRef, Mode, Model, Site},
+    model::{EndpointRef, Model, Site},
     plan::ServicePlan,
     status::{ServiceStatus, SiteStatus, Status},
     table::TableSize,
@@ -33,8 +33,8 @@ pub struct CoreOptions {
 /// Invariants, whatever the events:
 /// - A service is published from its first healthy endpoint on, and steered
 ///   somewhere ever after: no plan has an empty table. One in
-///   [`Mode::Proxy`] has nothing to wait for: it is published when it is loaded,
-///   and its plans are empty.
+///   [`Mode::Proxy`] without endpoints has nothing to wait for: it is published
+///   when it is loaded, and its plans are empty.
 /// - Every plan has passed [`crate::lint`]; a service whose next plan did not
 ///   is *held* at the last one until a plan passes.
 /// - One event leads to at most one plan a service.
@@ -153,7 +153,7 @@ impl Core {
             .iter()
             .map(|service| service.status(sites.clone(), |site| self.is_draining(site)))
             .collect();
-        let is_shared = |s: &&ServiceStatus| s.published && s.mode != Mode::Proxy;
+        let is_shared = |s: &&ServiceStatus| s.published && !s.endpoints.is_empty();
         let shared = services.iter().filter(is_shared).count();
         let share_of = |site: &str| {
             let of_services = services.iter().filter(is_shared);

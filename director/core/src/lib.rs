@@ -51,6 +51,7 @@ pub mod breaker;
 pub mod core;
 pub mod event;
 pub mod health;
+pub mod l7;
 pub mod lint;
 pub mod model;
 pub mod plan;

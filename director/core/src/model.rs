@@ -41,7 +41,8 @@ pub struct Service {
     pub steering: Steering,
     /// How the endpoints are probed and judged.
     pub health: HealthPolicy,
-    /// At most 65,535: see [`crate::table::build`]. None in [`Mode::Proxy`].
+    /// At most 65,535: see [`crate::table::build`]. In [`Mode::Proxy`] there may be
+    /// none.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -99,8 +100,24 @@ pub enum Mode {
     /// Ethernet addresses rewritten, on a network that edge and endpoint share;
     /// the endpoint answers the client directly.
     L2,
-    /// To the edge's own network stack, counted. There are no endpoints.
+    /// To the edge's own network stack, counted. Endpoints, where there are any,
+    /// are the edge proxy's.
     Proxy,
+    /// Not by packets: only the edge proxy's routes name the service, which has no
+    /// VIP (0.0.0.0, port 0).
+    Pool,
+}
+
+impl Mode {
+    /// Whether packets are steered to the endpoints, so that the kernel has to
+    /// know them.
+    #[must_use]
+    pub fn is_steered(self) -> bool {
+        match self {
+            Self::Tunnel | Self::Nat | Self::L2 => true,
+            Self::Proxy | Self::Pool => false,
+        }
+    }
 }
 
 /// How a service's packets are treated, apart from where they go. A change of it

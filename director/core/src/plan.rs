@@ -18,6 +18,17 @@ pub struct ServicePlan {
 }
 
 impl ServicePlan {
+    /// The same with nothing to steer to.
+    #[must_use]
+    pub fn without_endpoints(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            version: self.version,
+            endpoints: Vec::new(),
+            table: Arc::default(),
+        }
+    }
+
     /// Slots of the table that each endpoint holds, in the order of `endpoints`.
     ///
     /// A slot that points outside of `endpoints` counts for none of them.

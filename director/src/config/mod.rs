@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use director_core::model::Model;
+use director_core::{l7::L7, model::Model};
 use serde::Deserialize as _;
 
 use self::{field::Table, place::Place, report::Report};
@@ -48,6 +48,8 @@ pub struct Config {
     /// What is steered. In an HTTP probe, an empty `host` stands for the
     /// endpoint's own address.
     pub model: Model,
+    /// What the edge proxy serves.
+    pub l7: L7,
     /// Probes that may be under way at once.
     pub probe_concurrency: usize,
 }

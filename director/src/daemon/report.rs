@@ -125,6 +125,7 @@ impl Daemon {
                 Mode::Nat => "nat",
                 Mode::L2 => "l2",
                 Mode::Proxy => "proxy",
+                Mode::Pool => "pool",
             }
             .to_owned(),
             published: service.published,

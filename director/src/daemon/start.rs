@@ -185,7 +185,7 @@ impl Daemon {
 /// otherwise.
 fn drained_sites(model: &Model, adopted: &[Adopted]) -> BTreeSet<String> {
     let mut sites: HashMap<&str, bool> = HashMap::new();
-    for service in &model.services {
+    for service in model.services.iter().filter(|s| s.mode.is_steered()) {
         for endpoint in &service.endpoints {
             let site_weight = model
                 .sites
@@ -227,6 +227,7 @@ pub fn uses(model: &Model) -> Uses {
         model
             .services
             .iter()
+            .filter(|s| s.mode != Mode::Pool)
             .any(|s| s.vip.is_ipv4() == v4 && (!nat || s.mode == Mode::Nat))
     };
     Uses {

@@ -33,6 +33,15 @@ impl Datapath {
     /// When a map cannot be written or is too small. The table that was in
     /// force then stays so.
     pub fn apply(&mut self, service: &model::Service, plan: &ServicePlan) -> Result<()> {
+        if service.mode == Mode::Pool {
+            return Ok(());
+        }
+        let none = plan.without_endpoints();
+        let plan = if service.mode.is_steered() {
+            plan
+        } else {
+            &none
+        };
         let vip = Vip::from(service);
         let index = match self.desired.service_named(&service.name) {
             Some(index) => index,

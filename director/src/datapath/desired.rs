@@ -311,7 +311,8 @@ fn mode_value(value: Mode) -> u8 {
         Mode::Tunnel => mode::TUNNEL,
         Mode::Nat => mode::NAT,
         Mode::L2 => mode::L2,
-        Mode::Proxy => mode::PROXY,
+        // The kernel never hears of a pool.
+        Mode::Proxy | Mode::Pool => mode::PROXY,
     }
 }
 

@@ -112,7 +112,7 @@ impl ServiceState {
                 applied.endpoints != endpoints || self.manner.as_ref() != Some(&manner)
             }
             None => {
-                self.config.mode == Mode::Proxy
+                (self.config.mode == Mode::Proxy && endpoints.is_empty())
                     || endpoints.iter().any(PlannedEndpoint::is_eligible)
             }
         };

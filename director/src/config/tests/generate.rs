@@ -312,6 +312,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
             Config {
                 edge,
                 model: Model { sites, services },
+                l7: director_core::l7::L7::default(),
                 probe_concurrency,
             }
         },

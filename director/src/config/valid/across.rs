@@ -116,7 +116,7 @@ fn mode(report: &mut Report<'_>, edge: &EdgeDraft, service: &ServiceDraft<'_>) {
                 );
             }
         }
-        Mode::Proxy => {}
+        Mode::Proxy | Mode::Pool => {}
     }
 }
 

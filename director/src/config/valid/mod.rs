@@ -45,6 +45,7 @@ pub(super) fn config(
             sites: sites.collect::<Option<_>>()?,
             services: services.collect::<Option<_>>()?,
         },
+        l7: director_core::l7::L7::default(),
         probe_concurrency: probe_concurrency?,
     })
 }
