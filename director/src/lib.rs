@@ -16,3 +16,4 @@ pub mod privilege;
 pub mod probes;
 pub mod render;
 pub mod simulate;
+pub mod tls;
