@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod net;
 pub mod privilege;
 pub mod probes;
+pub mod proxy_protocol;
 pub mod render;
 pub mod simulate;
 pub mod tls;

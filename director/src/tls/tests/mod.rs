@@ -1,4 +1,5 @@
 //! Certificates made for a test, in files, and handshakes with them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,
