@@ -12,6 +12,9 @@ use crate::tls::{
     upstream_material,
 };
 
+/// What a file is called, what is in it, and whether the fault found is right.
+type Case<'a> = (&'a str, &'a [u8], fn(&Fault) -> bool);
+
 /// The one problem of a listener with this certificate.
 #[track_caller]
 fn problem(files: CertificateFiles) -> TlsProblem {
@@ -117,7 +120,7 @@ fn files_that_hold_something_else_are_told_apart() {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
     let cut = &pem[..pem.len() - 40];
     let odd = pem.replacen("MII", "M*I", 1);
-    let cases: [(&str, &[u8], fn(&Fault) -> bool); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("empty", b"", |fault| *fault == Fault::NotPem),
         ("text", b"hello\n", |fault| *fault == Fault::NotPem),
         ("der", &der, |fault| *fault == Fault::NotPem),
@@ -151,7 +154,7 @@ fn keys_that_cannot_be_used_are_told_apart() {
     let good = authority.issue("a", &["example.org"]);
     let bogus = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
     let locked = bogus.replace("PRIVATE", "ENCRYPTED PRIVATE");
-    let cases: [(&str, &[u8], fn(&Fault) -> bool); 4] = [
+    let cases: [Case<'_>; 4] = [
         ("text", b"hello\n", |fault| *fault == Fault::NotPem),
         ("none", &fs::read(&good.certificate).unwrap(), |fault| {
             *fault == Fault::NoKey
