@@ -9,6 +9,7 @@ mod answer;
 mod capture;
 mod config;
 mod packet;
+mod proxy_protocol;
 mod steer;
 
 /// A property of any bytes.
@@ -18,7 +19,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target {
         name: "packet",
         check: packet::check,
@@ -38,6 +39,10 @@ pub const TARGETS: [Target; 5] = [
     Target {
         name: "capture",
         check: capture::check,
+    },
+    Target {
+        name: "proxy_protocol",
+        check: proxy_protocol::check,
     },
 ];
 

@@ -55,7 +55,20 @@ fn captures_are_read_alike_in_pieces() {
 }
 
 #[test]
+fn proxy_protocol_headers_are_taken_awaited_or_refused() {
+    holds("proxy_protocol");
+}
+
+#[test]
 fn no_target_is_left_out() {
     let names = TARGETS.map(|target| target.name);
-    assert_eq!(names, ["packet", "answer", "steer", "config", "capture"]);
+    let held = [
+        "packet",
+        "answer",
+        "steer",
+        "config",
+        "capture",
+        "proxy_protocol",
+    ];
+    assert_eq!(names, held);
 }
