@@ -60,7 +60,7 @@ struct ServiceLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     service: String,
-    reason: &'static str,
+    reason: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -287,12 +287,13 @@ impl ListenerMetrics {
         self.count(&self.early, reason);
     }
 
-    pub fn refused(&self, refusal: &Refusal) {
-        self.count(&self.refused, refusal.label());
+    pub fn refused(&self, refusal: Refusal) {
+        // The variant's name: there are few, and none that a client makes up.
+        self.count(&self.refused, &format!("{refusal:?}"));
     }
 
-    fn count(&self, family: &Family<ReasonLabels, Counter>, reason: &'static str) {
-        let service = self.service.clone();
+    fn count(&self, family: &Family<ReasonLabels, Counter>, reason: &str) {
+        let (service, reason) = (self.service.clone(), reason.to_owned());
         family.get_or_create(&ReasonLabels { service, reason }).inc();
     }
 }

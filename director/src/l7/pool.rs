@@ -13,19 +13,19 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use director_core::{
-    Service, ServicePlan,
-    l7::{EndpointLoad, PoolView, ProxyProtocol, Upstream, UpstreamProtocol},
+    Now, PlannedEndpoint, ServicePlan,
+    l7::{self, Upstream, UpstreamProtocol},
 };
 use pingora_core::{
     ErrorType, OrErr as _, Result,
     connectors::l4::Connect,
     protocols::l4::{socket::SocketAddr as L4Address, stream::Stream},
     upstreams::peer::{ALPN, HttpPeer},
-    utils::tls::CertKey,
+    utils::tls::{CertKey, WrappedX509, parse_x509},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-use super::conn::Peer;
+use super::{conn::Peer, gate::Gate};
 use crate::{proxy_protocol, tls::UpstreamMaterial};
 
 /// Requests at once on a connection of HTTP/2 to a server.
@@ -33,154 +33,157 @@ const STREAMS: usize = 128;
 /// Connection errors in a row that make an endpoint suspect.
 const SUSPECT: u32 = 3;
 
-/// The endpoints of a service. They stay the same until a reload; what is to be
-/// done with them changes with every plan.
+/// The endpoints of a service. A plan replaces them all at once; a request keeps
+/// those that it began with.
 pub struct Pool {
     pub service: Arc<str>,
-    /// In the order of plans: by name, address and port.
-    pub members: Vec<Member>,
-    /// Names of the members' sites.
-    pub sites: Vec<Arc<str>>,
-    plan: ArcSwap<Planned>,
+    current: ArcSwap<Endpoints>,
+    /// How each is spoken to.
+    upstream: ArcSwap<Spoken>,
+}
+
+struct Spoken {
     upstream: Upstream,
+    template: HttpPeer,
 }
 
 /// What the plan in force says.
-pub struct Planned {
-    pub view: PoolView,
-    pub table: Arc<[u16]>,
+pub struct Endpoints {
+    pub picks: l7::Pool,
+    /// In the order of the plan.
+    members: Vec<Arc<Member>>,
 }
 
-/// One endpoint.
-pub struct Member {
-    pub name: Arc<str>,
-    /// Index into [`Pool::sites`].
-    pub site: usize,
-    pub address: SocketAddr,
-    pub load: Arc<EndpointLoad>,
+/// What is remembered of an endpoint from plan to plan.
+struct Member {
     /// Connection errors in a row.
     errors: AtomicU32,
-    peer: HttpPeer,
+    gate: Arc<Gate>,
 }
 
 impl Member {
-    /// Notes that it could not be connected to, or did not answer. Returns whether
-    /// it has become suspect by that.
-    pub fn failed(&self) -> bool {
-        (self.errors.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(SUSPECT)
+    fn new(now: Now) -> Self {
+        Self {
+            errors: AtomicU32::new(0),
+            gate: Arc::new(Gate::new(now)),
+        }
+    }
+}
+
+impl Endpoints {
+    fn new(plan: &ServicePlan, old: Option<&Self>, now: Now) -> Self {
+        let known: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(|old| old.picks.endpoints().iter().zip(&old.members))
+            .map(|(endpoint, member)| ((&endpoint.name, endpoint.address, endpoint.port), member))
+            .collect();
+        let members = plan.endpoints.iter().map(|endpoint| {
+            let member = known.get(&(&endpoint.name, endpoint.address, endpoint.port));
+            member.copied().cloned().unwrap_or_else(|| Arc::new(Member::new(now)))
+        });
+        Self {
+            members: members.collect(),
+            picks: old.map_or_else(|| l7::Pool::new(plan), |old| old.picks.carry(plan)),
+        }
     }
 
-    /// Notes that it answered.
-    pub fn answered(&self) {
+    pub fn endpoint(&self, index: usize) -> &PlannedEndpoint {
+        &self.picks.endpoints()[index]
+    }
+
+    /// The breaker of an endpoint.
+    pub fn gate(&self, index: usize) -> &Arc<Gate> {
+        &self.members[index].gate
+    }
+
+    /// Endpoints whose breakers are not closed.
+    pub fn out(&self) -> usize {
+        self.members.iter().filter(|member| member.gate.is_out()).count()
+    }
+
+    /// Notes that an endpoint could not be connected to, or did not answer. Returns
+    /// whether it has become suspect by that.
+    pub fn failed(&self, index: usize) -> bool {
+        let errors = &self.members[index].errors;
+        (errors.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(SUSPECT)
+    }
+
+    /// Notes that an endpoint answered.
+    pub fn answered(&self, index: usize) {
         // Read first: a store would take the cache line from other threads.
-        if self.errors.load(Ordering::Relaxed) != 0 {
-            self.errors.store(0, Ordering::Relaxed);
+        let errors = &self.members[index].errors;
+        if errors.load(Ordering::Relaxed) != 0 {
+            errors.store(0, Ordering::Relaxed);
         }
     }
 }
 
 impl Pool {
-    /// The endpoints of `service`, with what is remembered of those that `old` has
-    /// too.
-    pub fn new(
-        service: &Service,
-        upstream: &Upstream,
-        material: Option<&UpstreamMaterial>,
-        old: Option<&Self>,
-    ) -> Self {
-        let mut endpoints: Vec<_> = service.endpoints.iter().collect();
-        endpoints.sort_by_key(|e| (&e.name, e.address, e.port));
-        let known: HashMap<_, _> = old
-            .into_iter()
-            .flat_map(|old| &old.members)
-            .map(|member| ((&member.name, member.address), &member.load))
-            .collect();
-        let mut sites: Vec<Arc<str>> = Vec::new();
-        let template = template(upstream, material);
-        let members = endpoints.into_iter().map(|endpoint| {
-            let site = sites.iter().position(|site| *site == endpoint.site);
-            let site = site.unwrap_or_else(|| {
-                sites.push(endpoint.site.clone());
-                sites.len() - 1
-            });
-            let address = SocketAddr::new(endpoint.address, endpoint.port);
-            let load = known.get(&(&endpoint.name, address)).copied().cloned();
-            Member {
-                name: endpoint.name.clone(),
-                site,
-                address,
-                load: load.unwrap_or_default(),
-                errors: AtomicU32::new(0),
-                peer: HttpPeer {
-                    _address: address.into(),
-                    ..template.clone()
-                },
-            }
-        });
-        let members: Vec<_> = members.collect();
-        let pool = Self {
-            service: service.name.clone(),
-            members,
-            sites,
-            plan: ArcSwap::from_pointee(Planned {
-                view: PoolView::new(&[]),
-                table: Arc::default(),
-            }),
-            upstream: upstream.clone(),
+    /// A pool without endpoints: its first plan brings them.
+    pub fn new(service: &Arc<str>, upstream: &Upstream, material: Option<&UpstreamMaterial>, now: Now) -> Self {
+        let nothing = ServicePlan {
+            service: service.clone(),
+            version: 0,
+            endpoints: Vec::new(),
+            table: Arc::default(),
         };
-        if let Some(old) = old
-            && old.members.iter().map(|m| (&m.name, m.address)).eq(pool.members.iter().map(|m| (&m.name, m.address)))
-        {
-            pool.plan.store(old.plan.load_full());
+        Self {
+            service: service.clone(),
+            current: ArcSwap::from_pointee(Endpoints::new(&nothing, None, now)),
+            upstream: ArcSwap::from_pointee(Spoken::new(upstream, material)),
         }
-        pool
     }
 
-    /// Takes up a plan; one of another configuration is left out, since another
-    /// follows it.
-    pub fn apply(&self, plan: &ServicePlan) {
-        let ours = self.members.iter().map(|m| (&m.name, m.address));
-        let theirs = plan.endpoints.iter();
-        if !ours.eq(theirs.map(|e| (&e.name, SocketAddr::new(e.address, e.port)))) {
-            return;
-        }
-        self.plan.store(Arc::new(Planned {
-            view: PoolView::new(&plan.endpoints),
-            table: plan.table.clone(),
-        }));
+    /// Takes up a plan.
+    pub fn apply(&self, plan: &ServicePlan, now: Now) {
+        let old = self.current.load();
+        self.current.store(Arc::new(Endpoints::new(plan, Some(&old), now)));
     }
 
-    pub fn planned(&self) -> arc_swap::Guard<Arc<Planned>> {
-        self.plan.load()
+    /// From now on, its servers are spoken to in this way.
+    pub fn speak(&self, upstream: &Upstream, material: Option<&UpstreamMaterial>) {
+        self.upstream.store(Arc::new(Spoken::new(upstream, material)));
     }
 
-    pub fn index_of(&self, endpoint: &str) -> Option<usize> {
-        self.members.iter().position(|member| *member.name == *endpoint)
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        self.current.load_full()
     }
 
-    /// Whether the member may take another request.
-    pub fn has_room(&self, member: &Member) -> bool {
-        self.upstream.connections.is_none_or(|most| member.load.in_flight() < most)
+    /// Requests that one endpoint may have at once; `None`: any number.
+    pub fn room(&self) -> Option<u32> {
+        self.upstream.load().upstream.connections
     }
 
-    /// How a member is connected to for a client's request to `host`.
-    pub fn peer(&self, member: &Member, client: &Peer, host: &str, silence: Duration) -> Box<HttpPeer> {
-        let mut peer = Box::new(member.peer.clone());
+    /// How an endpoint is connected to for a client's request to `host`. Reads and
+    /// writes may be silent for `silence`.
+    pub fn peer(&self, endpoint: &PlannedEndpoint, client: &Peer, host: &str, silence: Duration) -> Box<HttpPeer> {
+        let spoken = self.upstream.load();
+        let mut peer = Box::new(spoken.template.clone());
+        peer._address = SocketAddr::new(endpoint.address, endpoint.port).into();
         peer.options.read_timeout = Some(silence);
         peer.options.write_timeout = Some(silence);
         if peer.is_tls() && peer.sni.is_empty() {
             host.clone_into(&mut peer.sni);
         }
-        if let Some(version) = self.upstream.proxy_protocol {
+        if let Some(version) = spoken.upstream.proxy_protocol {
             let header = proxy_protocol::write(version, client.client, client.server);
             // What the header says is true of one client connection only.
             peer.group_key = hash(&(client.client, client.server));
             peer.options.custom_l4 = Some(Arc::new(WithHeader {
                 header,
-                timeout: self.upstream.connect_timeout,
+                timeout: spoken.upstream.connect_timeout,
             }));
         }
         peer
+    }
+}
+
+impl Spoken {
+    fn new(upstream: &Upstream, material: Option<&UpstreamMaterial>) -> Self {
+        Self {
+            upstream: upstream.clone(),
+            template: template(upstream, material),
+        }
     }
 }
 
@@ -200,12 +203,14 @@ fn template(upstream: &Upstream, material: Option<&UpstreamMaterial>) -> HttpPee
         UpstreamProtocol::Http2 => options.alpn = ALPN::H2,
     }
     if let Some(material) = material {
-        if let Some(authorities) = &material.authorities {
-            let authorities = authorities.iter().map(|der| super::tls::x509(der.clone()));
+        if let Some(authorities) = &material.ca {
+            let authorities = authorities.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509));
             options.ca = Some(authorities.collect());
         }
-        if let Some((chain, key)) = &material.client {
-            peer.client_cert_key = Some(Arc::new(CertKey::new(chain.clone(), key.clone())));
+        if let Some(client) = &material.client {
+            let chain = client.chain.iter().map(|der| der.to_vec()).collect();
+            let key = client.key.secret_der().to_vec();
+            peer.client_cert_key = Some(Arc::new(CertKey::new(chain, key)));
         }
     }
     peer

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use http::StatusCode;
 use pingora_core::{
     apps::{HttpServerApp as _, ServerApp as _},
     protocols::http::ServerSession,
@@ -34,7 +34,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The shortest PROXY header: `PROXY UNKNOWN` with its line's end.
 const SHORTEST_PROXY_HEADER: usize = 15;
 /// What a client may still send after it was refused, so that it can read why.
-const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_BYTES: u64 = 256 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Why a connection ended before it was a request.
@@ -150,13 +150,26 @@ async fn proxy_header(stream: &mut TcpStream) -> Result<proxy_protocol::Header, 
                 tracing::debug!("PROXY header: {reason}");
                 return Err(Early::ProxyHeader);
             }
-            Parse::Incomplete { missing } => {
+            Parse::Incomplete => {
                 let start = bytes.len();
-                bytes.resize(start + missing, 0);
+                bytes.resize(start + missing(&bytes), 0);
                 let read = stream.read_exact(&mut bytes[start..]);
                 read.await.map_err(|_| Early::Gone)?;
             }
         }
+    }
+}
+
+/// Bytes that the beginning of a PROXY header surely lacks.
+fn missing(bytes: &[u8]) -> usize {
+    // Version 2 says its length in the last of its first 16 bytes.
+    match bytes {
+        [13, 10, 13, ..] if bytes.len() < 16 => 16 - bytes.len(),
+        [13, 10, 13, ..] => {
+            let length = 16 + usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
+            length.min(proxy_protocol::V2_BYTES + 1).saturating_sub(bytes.len()).max(1)
+        }
+        _ => 1,
     }
 }
 
@@ -183,12 +196,17 @@ async fn requests(
             }
             Err(Refused::Gone) => return,
             Err(Refused::Because(refusal)) => {
-                slot.metrics.refused(&refusal);
-                return refuse(conn, &refusal).await;
+                slot.metrics.refused(refusal);
+                return refuse(conn, refusal.status(), &refusal).await;
+            }
+            Err(Refused::Late) => {
+                slot.metrics.early(Early::Timeout.label());
+                return refuse(conn, 408, &"the head of a request took too long").await;
             }
         };
         conn.allow(match head.framing {
-            _ if head.upgrade => Allowance::Unbounded,
+            // What follows is another protocol, if the server agrees to it.
+            _ if head.is_upgrade => Allowance::Unbounded,
             Framing::None => Allowance::Bytes(0),
             Framing::Length(length) => Allowance::Bytes(length),
             Framing::Chunked => Allowance::Unbounded,
@@ -230,6 +248,7 @@ async fn awaited(conn: &mut Conn, idle: Duration, shutdown: &mut watch::Receiver
 
 enum Refused {
     Gone,
+    Late,
     Because(Refusal),
 }
 
@@ -243,7 +262,7 @@ impl From<io::Error> for Refused {
 struct Head {
     length: usize,
     framing: Framing,
-    upgrade: bool,
+    is_upgrade: bool,
 }
 
 /// Reads a request's head, whole; `None` when HTTP/2 begins.
@@ -251,12 +270,17 @@ async fn head(conn: &mut Conn, view: &ListenerView) -> Result<Option<Head>, Refu
     let limits = &view.config.limits;
     match timeout(limits.header_timeout, read_head(conn, view)).await {
         Ok(read) => read,
-        Err(_) => Err(Refused::Because(Refusal::Timeout)),
+        Err(_) => Err(Refused::Late),
     }
 }
 
 async fn read_head(conn: &mut Conn, view: &ListenerView) -> Result<Option<Head>, Refused> {
-    let limits = GuardLimits::from(&view.config.limits);
+    let limits = &view.config.limits;
+    let limits = GuardLimits {
+        head_bytes: limits.header_bytes as usize,
+        fields: usize::from(limits.headers),
+        body_bytes: limits.body_bytes,
+    };
     let mut seen = 0;
     loop {
         let bytes = conn.ahead();
@@ -269,11 +293,13 @@ async fn read_head(conn: &mut Conn, view: &ListenerView) -> Result<Option<Head>,
             return Ok(Some(Head {
                 length: end,
                 framing: head.framing,
-                upgrade: head.upgrade,
+                is_upgrade: head.upgrade.is_some(),
             }));
         }
-        if bytes.len() > limits.bytes {
-            return Err(Refused::Because(Refusal::TooLarge));
+        if bytes.len() > limits.head_bytes
+            && let Err(refusal) = guard::check(bytes, &limits)
+        {
+            return Err(Refused::Because(refusal));
         }
         seen = bytes.len();
         if conn.fill().await? == 0 {
@@ -284,19 +310,19 @@ async fn read_head(conn: &mut Conn, view: &ListenerView) -> Result<Option<Head>,
 
 /// Says why a request is not served, and ends the connection so that the client
 /// can read it.
-async fn refuse(mut conn: Box<Conn>, refusal: &Refusal) {
-    let (status, reason) = refusal.status();
-    tracing::debug!(client = %conn.peer().client, "request refused: {refusal}");
-    let body = format!("{reason}\n");
+async fn refuse(mut conn: Box<Conn>, status: u16, why: &dyn std::fmt::Display) {
+    tracing::debug!(client = %conn.peer().client, "request refused: {why}");
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let body = format!("{why}\n");
     let response = format!(
-        "HTTP/1.1 {status} {reason}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\
          cache-control: no-store\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
     let said = timeout(LINGER, async {
         conn.write_all(response.as_bytes()).await?;
-        conn.shutdown().await?;
-        conn.allow(Allowance::Bytes(LINGER_BYTES as u64));
+        tokio::io::AsyncWriteExt::shutdown(&mut conn).await?;
+        conn.allow(Allowance::Bytes(LINGER_BYTES));
         let mut buffer = [0; 4096];
         while conn.read(&mut buffer).await? > 0 {}
         io::Result::Ok(())
