@@ -1,0 +1,3 @@
+//! The edge proxy: services that are spoken to in HTTP.
+
+pub mod seal;
