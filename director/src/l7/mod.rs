@@ -1,3 +1,4 @@
 //! The edge proxy: services that are spoken to in HTTP.
 
+pub mod cache;
 pub mod seal;
