@@ -1,3 +1,310 @@
-//! The edge proxy.
+//! The edge proxy: pingora under the verdicts that the packet path follows too.
+//!
+//! ```text
+//! accept -> PROXY header -> TLS -> head -> route -> limits -> endpoint -> server
+//!                                                     ^  breakers, retries  │
+//!                                                     └─────────────────────┘
+//! ```
+//!
+//! It is told plans as the kernel is ([`Proxy::apply`]), and tells what requests
+//! make it believe of endpoints ([`Signal`]).
 
+mod access;
+mod affinity;
+mod answer;
+mod attempt;
+mod conn;
+mod gate;
 pub mod guard;
+mod headers;
+mod metrics;
+mod pool;
+mod proxy;
+mod cache;
+pub mod seal;
+mod serve;
+mod server;
+mod slot;
+
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use director_core::{
+    Model, ServicePlan,
+    l7::{L7, Listener, Tls, UpstreamTls},
+};
+use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
+use tokio::sync::mpsc;
+
+pub use self::slot::Signal;
+use self::{
+    access::AccessLog,
+    metrics::Metrics,
+    pool::Pool,
+    seal::Seal,
+    server::Threads,
+    slot::{Ingredients, ListenerView, Shared, Slot},
+};
+use crate::tls::{self, UpstreamMaterial};
+
+/// Signals that wait for the daemon.
+const SIGNALS: usize = 1024;
+
+/// A running proxy.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    config: L7,
+    sites: Vec<Arc<str>>,
+    threads: Threads,
+    pools: HashMap<Arc<str>, Arc<Pool>>,
+    listeners: HashMap<Arc<str>, Served>,
+    tickets: tls::Shared,
+}
+
+/// A listener, and what it was made of.
+struct Served {
+    slot: Arc<Slot>,
+    address: SocketAddr,
+    tls: Option<Tls>,
+    files: Option<tls::Watch>,
+}
+
+impl Proxy {
+    /// Starts to serve. Until plans come, requests are answered with 503.
+    ///
+    /// # Errors
+    /// When an address cannot be bound, or a file cannot be read.
+    pub fn start(model: &Model, config: &L7) -> Result<(Self, mpsc::Receiver<Signal>)> {
+        tls::install_provider();
+        let (signals, receiver) = mpsc::channel(SIGNALS);
+        let shared = Arc::new(Shared {
+            start: Instant::now(),
+            metrics: Metrics::default(),
+            signals,
+            passive: ArcSwap::from_pointee(config.passive),
+            access: ArcSwapOption::empty(),
+            seal: ArcSwapOption::empty(),
+        });
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let count = config.threads.map_or_else(all, usize::from).max(1);
+        let mut proxy = Self {
+            threads: Threads::start(count, &shared)?,
+            shared,
+            config: L7::default(),
+            sites: Vec::new(),
+            pools: HashMap::new(),
+            listeners: HashMap::new(),
+            tickets: tls::Shared::new(),
+        };
+        proxy.reload(model, config)?;
+        Ok((proxy, receiver))
+    }
+
+    /// Takes up another configuration. Requests that are under way end as they
+    /// began, and connections stay open.
+    ///
+    /// # Errors
+    /// When an address cannot be bound, or a file cannot be read: then all is as it
+    /// was before.
+    pub fn reload(&mut self, model: &Model, config: &L7) -> Result<()> {
+        // First what can fail.
+        let mut materials = HashMap::new();
+        for upstream in &config.upstreams {
+            if let Some(tls) = &upstream.tls {
+                materials.insert(upstream.service.clone(), material(&upstream.service, tls)?);
+            }
+        }
+        let mut prepared = Vec::new();
+        for listener in &config.listeners {
+            prepared.push(self.prepare(listener)?);
+        }
+        let access = match &config.access_log {
+            None => None,
+            Some(wanted) => match &*self.shared.access.load() {
+                Some(log) if log.config() == wanted => Some(log.clone()),
+                _ => Some(Arc::new(AccessLog::open(wanted)?)),
+            },
+        };
+        let now = self.shared.now();
+        let pools = config.upstreams.iter().map(|upstream| {
+            let material = materials.get(&upstream.service);
+            let known = self.pools.get(&upstream.service).cloned();
+            let pool = match known {
+                Some(pool) => {
+                    pool.speak(upstream, material);
+                    pool
+                }
+                None => Arc::new(Pool::new(&upstream.service, upstream, material, now)),
+            };
+            (upstream.service.clone(), pool)
+        });
+        let pools: HashMap<_, _> = pools.collect();
+        let sites: Vec<_> = model.sites.iter().map(|site| site.name.clone()).collect();
+        let mut views = Vec::new();
+        for listener in &config.listeners {
+            let old = self.listeners.get(&listener.service).map(|served| served.slot.view());
+            let with = Ingredients {
+                metrics: &self.shared.metrics,
+                pools: &pools,
+                sites: &sites,
+                old: old.as_deref(),
+                now,
+            };
+            views.push(ListenerView::new(listener.clone(), &with)?);
+        }
+        // From here on nothing fails.
+        self.shared.access.store(access);
+        let seal = config.seal_key.as_ref().map(|key| Arc::new(Seal::new(&key.0)));
+        self.shared.seal.store(seal);
+        self.shared.passive.store(Arc::new(config.passive));
+        let kept: Vec<_> = config.listeners.iter().map(|l| l.service.clone()).collect();
+        self.listeners.retain(|service, _| {
+            let is_kept = kept.contains(service);
+            if !is_kept {
+                self.threads.close(service);
+            }
+            is_kept
+        });
+        for ((listener, prepared), view) in config.listeners.iter().zip(prepared).zip(views) {
+            self.serve(listener, prepared, view);
+        }
+        self.pools = pools;
+        self.sites = sites;
+        self.config = config.clone();
+        Ok(())
+    }
+
+    /// What a listener needs that may be missing.
+    fn prepare(&self, listener: &Listener) -> Result<Prepared> {
+        let address = SocketAddr::new(listener.address, listener.port);
+        let known = self.listeners.get(&listener.service);
+        let sockets = if known.is_some_and(|known| known.address == address) {
+            Vec::new()
+        } else {
+            server::bind(address, self.threads.count())?
+        };
+        let files = listener.tls.as_ref().map(|tls| tls::Watch::new(tls::files(tls)));
+        let tls = match &listener.tls {
+            None => None,
+            Some(tls) => Some(self.certificates(&listener.service, tls, listener.http2)?),
+        };
+        Ok(Prepared { address, sockets, tls, files })
+    }
+
+    fn certificates(&self, service: &str, tls: &Tls, http2: bool) -> Result<Arc<ServerConfig>> {
+        let loaded = tls::load(tls).map_err(|problems| problem(service, &problems))?;
+        for warning in loaded.warnings(unix_now()) {
+            tracing::warn!(service, "{warning}");
+        }
+        for certificate in &loaded.certificates {
+            let name = certificate.names.first().map_or("", |name| &**name);
+            self.shared.metrics.certificate(service, name, certificate.not_after);
+        }
+        Ok(tls::server_config(&loaded, http2, &self.tickets))
+    }
+
+    fn serve(&mut self, listener: &Listener, prepared: Prepared, view: ListenerView) {
+        let service = &listener.service;
+        let slot = match self.listeners.get(service) {
+            Some(served) => {
+                if !prepared.sockets.is_empty() {
+                    self.threads.close(service);
+                }
+                served.slot.set_view(view);
+                served.slot.set_tls(prepared.tls);
+                served.slot.clone()
+            }
+            None => Arc::new(Slot::new(service.clone(), view, prepared.tls, &self.shared.metrics)),
+        };
+        self.threads.listen(&slot, prepared.sockets);
+        let served = Served {
+            slot,
+            address: prepared.address,
+            tls: listener.tls.clone(),
+            files: prepared.files,
+        };
+        self.listeners.insert(service.clone(), served);
+    }
+
+    /// Takes up certificates that were written anew. One that is not valid is told
+    /// of, and what was served before goes on.
+    pub fn renew(&mut self) {
+        let mut renewed = Vec::new();
+        for (service, served) in &mut self.listeners {
+            let (Some(tls), Some(files)) = (&served.tls, &mut served.files) else {
+                continue;
+            };
+            if files.changed() {
+                renewed.push((service.clone(), tls.clone()));
+            }
+        }
+        for (service, tls) in renewed {
+            let served = &self.listeners[&service];
+            match self.certificates(&service, &tls, served.slot.view().config.http2) {
+                Ok(config) => {
+                    served.slot.set_tls(Some(config));
+                    tracing::info!(%service, "certificates loaded again");
+                }
+                Err(error) => tracing::error!(%service, "certificates stay as they were: {error:#}"),
+            }
+        }
+    }
+
+    /// Follows a plan: the endpoints of a service that routes may name.
+    pub fn apply(&self, plan: &ServicePlan) {
+        if let Some(pool) = self.pools.get(&plan.service) {
+            pool.apply(plan, self.shared.now());
+        }
+    }
+
+    /// Counts a breaker's transition.
+    pub fn count_transition(&self, service: &str, route: &str, breaker: &str, to: &'static str) {
+        self.shared.metrics.breaker(service, route, breaker, to);
+    }
+
+    /// What was counted, up to now.
+    pub fn registry(&self) -> &Registry {
+        self.shared.metrics.registry()
+    }
+
+    /// What connection errors mean.
+    pub fn passive(&self) -> director_core::l7::Passive {
+        **self.shared.passive.load()
+    }
+
+    /// Accepts no more and ends when all requests are answered, or after the
+    /// configured limit. Returns how many connections were cut.
+    pub async fn drain(self) -> usize {
+        let limit: Duration = self.config.drain_limit;
+        self.threads.drain(limit).await
+    }
+}
+
+/// See [`Proxy::prepare`].
+struct Prepared {
+    address: SocketAddr,
+    sockets: Vec<TcpListener>,
+    tls: Option<Arc<ServerConfig>>,
+    files: Option<tls::Watch>,
+}
+
+fn material(service: &str, tls: &UpstreamTls) -> Result<UpstreamMaterial> {
+    tls::upstream_material(tls).map_err(|problems| problem(service, &problems))
+}
+
+fn problem(service: &str, problems: &[tls::TlsProblem]) -> anyhow::Error {
+    let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!("service {service}: {}", all.join("\n"))
+}
+
+fn unix_now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+}
