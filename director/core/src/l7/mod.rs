@@ -3,5 +3,9 @@
 //! `director`.
 
 pub mod model;
+pub mod route;
 
-pub use model::*;
+pub use self::{
+    model::*,
+    route::{CompiledRewrite, RequestView, RewriteError, RouteError, Router},
+};
