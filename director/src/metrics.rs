@@ -174,10 +174,11 @@ impl Metrics {
     }
 
     /// Everything, as text.
-    pub fn text(&self, status: &StatusReport, causes: &Causes) -> String {
+    pub fn text(&self, status: &StatusReport, causes: &Causes, proxy: Option<&Registry>) -> String {
         let mut out = String::new();
         let result = text::encode_registry(&mut out, &self.registry)
             .and_then(|()| text::encode_registry(&mut out, &snapshot(status, causes)))
+            .and_then(|()| proxy.map_or(Ok(()), |proxy| text::encode_registry(&mut out, proxy)))
             .and_then(|()| text::encode_eof(&mut out));
         if result.is_err() {
             // Only a String that cannot grow fails, which aborts before this.

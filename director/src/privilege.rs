@@ -11,6 +11,9 @@ const NEEDED: [Capability; 3] = [
     Capability::CAP_PERFMON,
 ];
 
+/// What is kept where it is held: to listen on ports below 1024.
+const USEFUL: [Capability; 1] = [Capability::CAP_NET_BIND_SERVICE];
+
 /// Keeps what steering needs and lets everything else go, for this thread and
 /// all that it starts.
 ///
@@ -30,7 +33,8 @@ pub fn keep_only_needed() -> Result<()> {
             missing.join(", ")
         );
     }
-    let needed = CapsHashSet::from(NEEDED);
+    let useful = USEFUL.into_iter().filter(|cap| held.contains(cap));
+    let needed: CapsHashSet = NEEDED.into_iter().chain(useful).collect();
     let none = CapsHashSet::new();
     for (set, value) in [
         (CapSet::Ambient, &none),

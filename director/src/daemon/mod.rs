@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::Result;
-use director_core::{Command, Core, EndpointRef, Event, Notice, Target};
+use director_core::{Command, Core, EndpointRef, Event, Failure, Notice, Target, l7::Passive};
 use director_ebpf::abi::event::FlowEvent;
 use health_probes::{Prober, Report};
 use tokio::{
@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use crate::{
+    l7::{self, Proxy},
     api::{DrainReport, ReconciliationReport},
     config::Config,
     control::Request,
@@ -59,6 +60,8 @@ pub struct Daemon {
     /// Endpoint addresses that the network watcher is to look after.
     addresses: watch::Sender<Vec<IpAddr>>,
     inputs: Inputs,
+    /// Where the configuration has something for it to serve.
+    l7: Option<Proxy>,
     listings: Listings,
     events: Events,
     tracers: Tracers,
@@ -73,6 +76,7 @@ struct Inputs {
     reports: mpsc::Receiver<Report<EndpointRef>>,
     hops: mpsc::Receiver<NextHops>,
     requests: mpsc::Receiver<Request>,
+    signals: mpsc::Receiver<l7::Signal>,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -109,6 +113,7 @@ enum Input {
     Report(Report<EndpointRef>),
     Hops(NextHops),
     Request(Request),
+    Signal(l7::Signal),
     /// The reader of a listing takes more.
     List(usize),
     Events(std::io::Result<Vec<FlowEvent>>),
@@ -137,6 +142,7 @@ impl Daemon {
                 Some(report) = inputs.reports.recv() => Input::Report(report),
                 Some(hops) = inputs.hops.recv() => Input::Hops(hops),
                 Some(request) = inputs.requests.recv() => Input::Request(request),
+                Some(signal) = inputs.signals.recv() => Input::Signal(signal),
                 which = self.listings.ready() => Input::List(which),
                 events = self.events.read(EVENTS), if !self.tracers.is_empty() => Input::Events(events),
                 () = self.tracers.gone() => Input::TracerGone,
@@ -150,6 +156,7 @@ impl Daemon {
                 Input::Report(report) => self.report(report),
                 Input::Hops(hops) => self.hops(hops),
                 Input::Request(request) => self.request(request).await,
+                Input::Signal(signal) => self.signal(signal),
                 Input::List(which) => self.listings.advance(which, &self.datapath),
                 Input::Events(events) => self.flow_events(events),
                 Input::TracerGone => self.tracers_changed(),
@@ -158,6 +165,10 @@ impl Daemon {
                 Input::Reload => self.reload(),
                 Input::Stop => break,
             }
+        }
+        if let Some(proxy) = self.l7.take() {
+            let cut = proxy.drain().await;
+            tracing::info!("the proxy has stopped; {cut} connections were cut");
         }
         if let Err(error) = self.datapath.set_trace(0) {
             tracing::warn!("tracing could not be turned off: {error:#}");
@@ -218,6 +229,9 @@ impl Daemon {
             .iter()
             .find(|s| s.name == plan.service);
         let Some(service) = service else { return };
+        if let Some(proxy) = &self.l7 {
+            proxy.apply(plan);
+        }
         let start = Instant::now();
         match self.datapath.apply(service, plan) {
             Ok(()) => self.metrics.applied(start.elapsed()),
@@ -298,6 +312,36 @@ impl Daemon {
         }
     }
 
+    /// Takes in what requests made the proxy believe.
+    fn signal(&mut self, signal: l7::Signal) {
+        match signal {
+            l7::Signal::Suspect(endpoint) => {
+                let passive = self.l7.as_ref().map(Proxy::passive).unwrap_or_default();
+                match passive {
+                    Passive::Ignore => {}
+                    Passive::Probe => self.prober.probe_now(&endpoint),
+                    Passive::Decide => {
+                        self.prober.probe_now(&endpoint);
+                        let outcome = Err(Failure::Unreachable);
+                        self.event(Event::Probe { endpoint, outcome });
+                    }
+                }
+            }
+            l7::Signal::Breaker {
+                service,
+                route,
+                breaker,
+                transition,
+            } => {
+                let to = transition.to.label();
+                if let Some(proxy) = &self.l7 {
+                    proxy.count_transition(&service, &route, &breaker, to);
+                }
+                tracing::info!(%service, %route, %breaker, "breaker {} -> {to}: {}", transition.from, transition.cause);
+            }
+        }
+    }
+
     async fn request(&mut self, request: Request) {
         // Where the asker has gone meanwhile, nobody misses the answer.
         match request {
@@ -307,7 +351,8 @@ impl Daemon {
             Request::Metrics(answer) => {
                 let counters = self.counters();
                 let status = self.status(&counters).await;
-                let _ = answer.send(self.metrics.text(&status, &report::causes(&counters)));
+                let proxy = self.l7.as_ref().map(Proxy::registry);
+                let _ = answer.send(self.metrics.text(&status, &report::causes(&counters), proxy));
             }
             Request::Conns(query, answer) => {
                 let _ = answer.send(self.listings.begin(&query, &self.config.model));

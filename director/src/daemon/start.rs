@@ -21,6 +21,7 @@ use crate::{
     config::Config,
     control,
     datapath::{Attached, Datapath, Held, Options, Uses, Vip},
+    l7::Proxy,
     metrics::Metrics,
     net, probes,
 };
@@ -48,6 +49,13 @@ impl Daemon {
         let (hop_sender, hops) = mpsc::channel(16);
         let (request_sender, requests) = mpsc::channel(64);
         let (addresses, watched) = watch::channel(endpoint_addresses(&config.model));
+        let l7 = &config.l7;
+        let (l7, signals) = if l7.listeners.is_empty() {
+            (None, mpsc::channel(1).1)
+        } else {
+            let (proxy, signals) = Proxy::start(&config.model, l7)?;
+            (Some(proxy), signals)
+        };
         let prober = Prober::spawn(config.probe_concurrency, report_sender);
         let table_size = TableSize::new(config.edge.limits.table_size)?;
         let mut daemon = Self {
@@ -64,10 +72,12 @@ impl Daemon {
                 reports,
                 hops,
                 requests,
+                signals,
                 terminate,
                 interrupt,
                 hangup,
             },
+            l7,
             listings: Listings::default(),
             events,
             tracers: Tracers::default(),

@@ -10,6 +10,7 @@ use super::{Daemon, Names, start, tracers};
 use crate::{
     config::{self, Edge},
     datapath::Attached,
+    l7::Proxy,
     probes,
 };
 
@@ -17,6 +18,9 @@ impl Daemon {
     /// Compares what the kernel holds with what it should hold, and repairs.
     pub(super) fn reconcile(&mut self) {
         self.reconciliation.passes += 1;
+        if let Some(proxy) = &mut self.l7 {
+            proxy.renew();
+        }
         self.reconciliation.last_unix_ms = Some(self.clock.unix_ms(self.clock.now()));
         self.reconciliation.error = None;
         match self.datapath.audit() {
@@ -104,6 +108,7 @@ impl Daemon {
             );
         }
         config.edge = self.reload_edge(config.edge);
+        config.l7 = self.reload_l7(&config);
         self.config = config;
         self.names = Names::new(&self.config.model);
         self.addresses
@@ -112,6 +117,28 @@ impl Daemon {
         self.prober.set_targets(probes::targets(&self.config.model));
         self.event(Event::Model(self.config.model.clone()));
         tracing::info!("configuration loaded again");
+    }
+
+    /// Brings the proxy to a new configuration. Returns what it serves then: where
+    /// that fails, what it served before.
+    fn reload_l7(&mut self, new: &config::Config) -> director_core::l7::L7 {
+        let done = match &mut self.l7 {
+            Some(proxy) => proxy.reload(&new.model, &new.l7),
+            None if new.l7.listeners.is_empty() => Ok(()),
+            None => Proxy::start(&new.model, &new.l7).map(|(proxy, signals)| {
+                self.l7 = Some(proxy);
+                self.inputs.signals = signals;
+            }),
+        };
+        if let Err(error) = done {
+            tracing::error!("the proxy stays as it was: {error:#}");
+            return self.config.l7.clone();
+        }
+        let plans = new.model.services.iter().filter_map(|s| self.core.plan(&s.name));
+        if let Some(proxy) = &self.l7 {
+            plans.for_each(|plan| proxy.apply(plan));
+        }
+        new.l7.clone()
     }
 
     /// Takes up what can change of `new`. Returns what is in force then.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    hash::{DefaultHasher, Hasher as _},
     net::IpAddr,
 };
 
@@ -177,17 +177,23 @@ impl Wanted {
         let Some(seal) = seal else { return Ok(()) };
         match self {
             Self::Cookie { name, endpoint, max_age } if endpoint.as_deref() != Some(answered) => {
-                let value = seal.seal(&context(name), answered, b"");
+                let Ok(value) = seal.seal(&context(name), answered, b"") else {
+                    return Ok(());
+                };
                 let age = max_age.map_or_else(String::new, |age| format!("; Max-Age={}", age.as_secs()));
                 let secure = if is_tls { "; Secure" } else { "" };
                 let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{age}{secure}");
-                response.append_header(header::SET_COOKIE, cookie)
+                response.append_header(header::SET_COOKIE, cookie).map(drop)
             }
             Self::NewSession | Self::Session { .. } => {
                 let Some(id) = response.headers.get(SESSION).map(|id| id.as_bytes().to_vec()) else {
                     return Ok(());
                 };
-                response.insert_header(SESSION, seal.seal(SESSION, answered, &id))
+                // One that is too long to seal stays with its server alone.
+                match seal.seal(SESSION, answered, &id) {
+                    Ok(sealed) => response.insert_header(SESSION, sealed),
+                    Err(_) => Ok(()),
+                }
             }
             _ => Ok(()),
         }

@@ -27,7 +27,7 @@ use pingora_core::protocols::{
 };
 use pingora_http::ResponseHeader;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
@@ -163,7 +163,7 @@ impl Conn {
     }
 
     /// Takes the first `length` bytes of what was read and not given on.
-    pub fn take(&mut self, length: usize) -> BytesMut {
+    pub fn split(&mut self, length: usize) -> BytesMut {
         let taken = self.ahead.split_to(length);
         if self.ahead.is_empty() {
             self.ahead = BytesMut::new();
@@ -301,7 +301,7 @@ impl AsyncRead for Conn {
             buffer.advance(read);
             read
         } else {
-            let given = this.take(most.min(this.ahead.len()));
+            let given = this.split(most.min(this.ahead.len()));
             buffer.put_slice(&given);
             given.len()
         };

@@ -33,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use director_core::{
     Model, ServicePlan,
@@ -82,7 +82,10 @@ impl Proxy {
     /// # Errors
     /// When an address cannot be bound, or a file cannot be read.
     pub fn start(model: &Model, config: &L7) -> Result<(Self, mpsc::Receiver<Signal>)> {
-        tls::install_provider();
+        if !tls::install_provider() {
+            tracing::warn!("another library of cryptography was chosen first: TLS goes without X25519MLKEM768");
+        }
+        raise_descriptors();
         let (signals, receiver) = mpsc::channel(SIGNALS);
         let shared = Arc::new(Shared {
             start: Instant::now(),
@@ -161,7 +164,7 @@ impl Proxy {
         }
         // From here on nothing fails.
         self.shared.access.store(access);
-        let seal = config.seal_key.as_ref().map(|key| Arc::new(Seal::new(&key.0)));
+        let seal = config.seal_key.as_ref().map(|key| Arc::new(Seal::new(key.0)));
         self.shared.seal.store(seal);
         self.shared.passive.store(Arc::new(config.passive));
         let kept: Vec<_> = config.listeners.iter().map(|l| l.service.clone()).collect();
@@ -302,6 +305,16 @@ fn material(service: &str, tls: &UpstreamTls) -> Result<UpstreamMaterial> {
 fn problem(service: &str, problems: &[tls::TlsProblem]) -> anyhow::Error {
     let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
     anyhow::anyhow!("service {service}: {}", all.join("\n"))
+}
+
+/// Every connection takes descriptors: as many as the system lets this process have.
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
 }
 
 fn unix_now() -> i64 {

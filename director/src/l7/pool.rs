@@ -17,7 +17,7 @@ use director_core::{
     l7::{self, Upstream, UpstreamProtocol},
 };
 use pingora_core::{
-    ErrorType, OrErr as _, Result,
+    ErrorType, OkOrErr as _, OrErr as _, Result,
     connectors::l4::Connect,
     protocols::l4::{socket::SocketAddr as L4Address, stream::Stream},
     upstreams::peer::{ALPN, HttpPeer},

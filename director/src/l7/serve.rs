@@ -211,7 +211,7 @@ async fn requests(
             Framing::Length(length) => Allowance::Bytes(length),
             Framing::Chunked => Allowance::Unbounded,
         });
-        let bytes = conn.take(head.length);
+        let bytes = conn.split(head.length);
         let body_timeout = view.config.limits.body_timeout;
         drop(view);
         let mut session = ServerSession::new_http1(conn);
@@ -310,7 +310,7 @@ async fn read_head(conn: &mut Conn, view: &ListenerView) -> Result<Option<Head>,
 
 /// Says why a request is not served, and ends the connection so that the client
 /// can read it.
-async fn refuse(mut conn: Box<Conn>, status: u16, why: &dyn std::fmt::Display) {
+async fn refuse(mut conn: Box<Conn>, status: u16, why: &(dyn std::fmt::Display + Sync)) {
     tracing::debug!(client = %conn.peer().client, "request refused: {why}");
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = format!("{why}\n");

@@ -136,7 +136,7 @@ pub struct InFlight(Arc<EndpointLoad>);
 
 impl InFlight {
     /// The head of the response is here, after this long.
-    pub fn answered(self, took: Duration, pool: &Latency, now: Now) {
+    pub fn answered(&self, took: Duration, pool: &Latency, now: Now) {
         self.0.latency.add_peak(nanos(took), now);
         pool.add(took, now);
     }

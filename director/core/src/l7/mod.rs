@@ -2,6 +2,20 @@
 //! what is made of its failure. The proxy itself, with its sockets, is in
 //! `director`.
 
+pub mod adaptive;
+pub mod budget;
+pub mod load;
 pub mod model;
+pub mod pick;
+pub mod rate;
+pub mod route;
 
-pub use model::*;
+pub use self::{
+    adaptive::{AdaptiveLimit, admits},
+    budget::RetryBudget,
+    load::{EndpointLoad, InFlight, Latency},
+    model::*,
+    pick::Pool,
+    rate::RateLimiter,
+    route::{CompiledRewrite, RequestView, RewriteError, RouteError, Router},
+};
