@@ -20,6 +20,7 @@ mod headers;
 mod metrics;
 mod pool;
 mod proxy;
+mod request;
 mod cache;
 pub mod seal;
 mod serve;
@@ -29,7 +30,7 @@ mod slot;
 use std::{
     collections::HashMap,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -46,6 +47,7 @@ use tokio::sync::mpsc;
 pub use self::slot::Signal;
 use self::{
     access::AccessLog,
+    cache::Caching,
     metrics::Metrics,
     pool::Pool,
     seal::Seal,
@@ -94,6 +96,7 @@ impl Proxy {
             passive: ArcSwap::from_pointee(config.passive),
             access: ArcSwapOption::empty(),
             seal: ArcSwapOption::empty(),
+            caching: OnceLock::new(),
         });
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.threads.map_or_else(all, usize::from).max(1);
@@ -166,6 +169,12 @@ impl Proxy {
         self.shared.access.store(access);
         let seal = config.seal_key.as_ref().map(|key| Arc::new(Seal::new(key.0)));
         self.shared.seal.store(seal);
+        if config.cache_bytes > 0 {
+            let made = self.shared.caching.get_or_init(|| Box::leak(Box::new(Caching::new(config.cache_bytes))));
+            if config.cache_bytes != self.config.cache_bytes && self.config.cache_bytes > 0 {
+                tracing::warn!("the size of the cache changes at the next start; it has {} bytes in use", made.store().bytes());
+            }
+        }
         self.shared.passive.store(Arc::new(config.passive));
         let kept: Vec<_> = config.listeners.iter().map(|l| l.service.clone()).collect();
         self.listeners.retain(|service, _| {

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     conn::{Allowance, Conn, Peer, TlsPeer},
     guard::{self, Framing, GuardLimits, Refusal},
-    proxy::App,
+    request::App,
     slot::{ListenerView, Slot},
 };
 use crate::proxy_protocol::{self, Parse};

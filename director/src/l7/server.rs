@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    proxy::App,
+    request::App,
     serve,
     slot::{Shared, Slot},
 };

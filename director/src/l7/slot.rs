@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Instant,
@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     access::AccessLog,
+    cache::Caching,
     gate::Gate,
     metrics::{ListenerMetrics, Metrics, RouteMetrics, SiteMetrics},
     pool::Pool,
@@ -41,6 +42,8 @@ pub struct Shared {
     pub passive: ArcSwap<Passive>,
     pub access: ArcSwapOption<AccessLog>,
     pub seal: ArcSwapOption<Seal>,
+    /// Made once: pingora asks that it stays for good.
+    pub caching: OnceLock<&'static Caching>,
 }
 
 impl Shared {
