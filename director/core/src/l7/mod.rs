@@ -2,10 +2,14 @@
 //! what is made of its failure. The proxy itself, with its sockets, is in
 //! `director`.
 
+pub mod load;
 pub mod model;
+pub mod pick;
 pub mod route;
 
 pub use self::{
+    load::{EndpointLoad, InFlight, Latency},
     model::*,
+    pick::{Pool, SiteIndex},
     route::{CompiledRewrite, RequestView, RewriteError, RouteError, Router},
 };
