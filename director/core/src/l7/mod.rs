@@ -2,14 +2,18 @@
 //! what is made of its failure. The proxy itself, with its sockets, is in
 //! `director`.
 
+pub mod budget;
 pub mod load;
 pub mod model;
 pub mod pick;
+pub mod rate;
 pub mod route;
 
 pub use self::{
+    budget::RetryBudget,
     load::{EndpointLoad, InFlight, Latency},
     model::*,
     pick::{Pool, SiteIndex},
+    rate::RateLimiter,
     route::{CompiledRewrite, RequestView, RewriteError, RouteError, Router},
 };
