@@ -26,11 +26,11 @@ use tokio::{
 };
 
 use crate::{
-    l7::{self, Proxy},
     api::{DrainReport, ReconciliationReport},
     config::Config,
     control::Request,
     datapath::{Datapath, Events, Hop, SWEEP_EVERY},
+    l7::{self, Proxy},
     metrics::Metrics,
     net::{NextHop, NextHops},
     probes,
@@ -352,7 +352,10 @@ impl Daemon {
                 let counters = self.counters();
                 let status = self.status(&counters).await;
                 let proxy = self.l7.as_ref().map(Proxy::registry);
-                let _ = answer.send(self.metrics.text(&status, &report::causes(&counters), proxy));
+                let _ = answer.send(
+                    self.metrics
+                        .text(&status, &report::causes(&counters), proxy),
+                );
             }
             Request::Conns(query, answer) => {
                 let _ = answer.send(self.listings.begin(&query, &self.config.model));

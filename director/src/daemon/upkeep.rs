@@ -134,7 +134,11 @@ impl Daemon {
             tracing::error!("the proxy stays as it was: {error:#}");
             return self.config.l7.clone();
         }
-        let plans = new.model.services.iter().filter_map(|s| self.core.plan(&s.name));
+        let plans = new
+            .model
+            .services
+            .iter()
+            .filter_map(|s| self.core.plan(&s.name));
         if let Some(proxy) = &self.l7 {
             plans.for_each(|plan| proxy.apply(plan));
         }

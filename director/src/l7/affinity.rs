@@ -11,12 +11,7 @@ use http::header;
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{
-    headers,
-    pool::Endpoints,
-    seal::Seal,
-    slot::ForwardView,
-};
+use super::{headers, pool::Endpoints, seal::Seal, slot::ForwardView};
 
 /// The header of sessions of MCP over streamable HTTP.
 const SESSION: &str = "mcp-session-id";
@@ -93,11 +88,18 @@ pub fn wanted(
         Affinity::Mcp => match request.headers.get(SESSION) {
             None => Wanted::NewSession,
             Some(id) => {
-                let opened = id.to_str().ok().zip(seal).and_then(|(id, seal)| seal.open(SESSION, id).ok());
+                let opened = id
+                    .to_str()
+                    .ok()
+                    .zip(seal)
+                    .and_then(|(id, seal)| seal.open(SESSION, id).ok());
                 let opened = opened.ok_or(Lost::Unknown)?;
                 let id = String::from_utf8(opened.inner).map_err(|_| Lost::Unknown)?;
                 let endpoints = forward.pool.endpoints();
-                let index = endpoints.picks.by_name(&opened.endpoint).ok_or(Lost::Gone)?;
+                let index = endpoints
+                    .picks
+                    .by_name(&opened.endpoint)
+                    .ok_or(Lost::Gone)?;
                 if endpoints.endpoint(index).state == director_core::EndpointState::Dead {
                     return Err(Lost::Gone);
                 }
@@ -139,7 +141,9 @@ impl Wanted {
             Self::Cookie { endpoint, .. } => {
                 let own = endpoint.as_ref().and_then(|name| picks.by_name(name));
                 // Flows that an endpoint has stay while it drains.
-                let is_there = |index: &usize| endpoints.endpoint(*index).state != director_core::EndpointState::Dead;
+                let is_there = |index: &usize| {
+                    endpoints.endpoint(*index).state != director_core::EndpointState::Dead
+                };
                 if let Some(index) = own.filter(is_there).filter(|index| usable(*index)) {
                     return Some(index);
                 }
@@ -176,17 +180,26 @@ impl Wanted {
     ) -> Result<()> {
         let Some(seal) = seal else { return Ok(()) };
         match self {
-            Self::Cookie { name, endpoint, max_age } if endpoint.as_deref() != Some(answered) => {
+            Self::Cookie {
+                name,
+                endpoint,
+                max_age,
+            } if endpoint.as_deref() != Some(answered) => {
                 let Ok(value) = seal.seal(&context(name), answered, b"") else {
                     return Ok(());
                 };
-                let age = max_age.map_or_else(String::new, |age| format!("; Max-Age={}", age.as_secs()));
+                let age =
+                    max_age.map_or_else(String::new, |age| format!("; Max-Age={}", age.as_secs()));
                 let secure = if is_tls { "; Secure" } else { "" };
                 let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{age}{secure}");
                 response.append_header(header::SET_COOKIE, cookie).map(drop)
             }
             Self::NewSession | Self::Session { .. } => {
-                let Some(id) = response.headers.get(SESSION).map(|id| id.as_bytes().to_vec()) else {
+                let Some(id) = response
+                    .headers
+                    .get(SESSION)
+                    .map(|id| id.as_bytes().to_vec())
+                else {
                     return Ok(());
                 };
                 // One that is too long to seal stays with its server alone.

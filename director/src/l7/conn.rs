@@ -118,7 +118,8 @@ impl Conn {
             Arc::new(SslDigest::new(cipher, version, None, None, Vec::new()))
         });
         let peer = Arc::new(peer);
-        let none = ResponseHeader::build_no_case(200, Some(0)).unwrap_or_else(|_| unreachable!("200 is a status"));
+        let none = ResponseHeader::build_no_case(200, Some(0))
+            .unwrap_or_else(|_| unreachable!("200 is a status"));
         let digest = ProxyDigest::new(Box::new(none), Some(Box::new(peer.clone())));
         Self {
             transport,

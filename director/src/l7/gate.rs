@@ -90,7 +90,10 @@ impl Pass {
             Outcome::Answered(took) => took < self.policy.slow.unwrap_or(Duration::MAX),
         };
         let may_open = is_fine || self.gate.is_out() || may_open();
-        let transition = self.gate.lock().settle(permit, outcome, &self.policy, may_open, now);
+        let transition = self
+            .gate
+            .lock()
+            .settle(permit, outcome, &self.policy, may_open, now);
         self.gate.note(transition);
         transition
     }

@@ -13,6 +13,7 @@ mod access;
 mod affinity;
 mod answer;
 mod attempt;
+mod cache;
 mod conn;
 mod gate;
 pub mod guard;
@@ -21,7 +22,6 @@ mod metrics;
 mod pool;
 mod proxy;
 mod request;
-mod cache;
 pub mod seal;
 mod serve;
 mod server;
@@ -85,7 +85,9 @@ impl Proxy {
     /// When an address cannot be bound, or a file cannot be read.
     pub fn start(model: &Model, config: &L7) -> Result<(Self, mpsc::Receiver<Signal>)> {
         if !tls::install_provider() {
-            tracing::warn!("another library of cryptography was chosen first: TLS goes without X25519MLKEM768");
+            tracing::warn!(
+                "another library of cryptography was chosen first: TLS goes without X25519MLKEM768"
+            );
         }
         raise_descriptors();
         let (signals, receiver) = mpsc::channel(SIGNALS);
@@ -155,7 +157,10 @@ impl Proxy {
         let sites: Vec<_> = model.sites.iter().map(|site| site.name.clone()).collect();
         let mut views = Vec::new();
         for listener in &config.listeners {
-            let old = self.listeners.get(&listener.service).map(|served| served.slot.view());
+            let old = self
+                .listeners
+                .get(&listener.service)
+                .map(|served| served.slot.view());
             let with = Ingredients {
                 metrics: &self.shared.metrics,
                 pools: &pools,
@@ -167,12 +172,21 @@ impl Proxy {
         }
         // From here on nothing fails.
         self.shared.access.store(access);
-        let seal = config.seal_key.as_ref().map(|key| Arc::new(Seal::new(key.0)));
+        let seal = config
+            .seal_key
+            .as_ref()
+            .map(|key| Arc::new(Seal::new(key.0)));
         self.shared.seal.store(seal);
         if config.cache_bytes > 0 {
-            let made = self.shared.caching.get_or_init(|| Box::leak(Box::new(Caching::new(config.cache_bytes))));
+            let made = self
+                .shared
+                .caching
+                .get_or_init(|| Box::leak(Box::new(Caching::new(config.cache_bytes))));
             if config.cache_bytes != self.config.cache_bytes && self.config.cache_bytes > 0 {
-                tracing::warn!("the size of the cache changes at the next start; it has {} bytes in use", made.store().bytes());
+                tracing::warn!(
+                    "the size of the cache changes at the next start; it has {} bytes in use",
+                    made.store().bytes()
+                );
             }
         }
         self.shared.passive.store(Arc::new(config.passive));
@@ -202,12 +216,20 @@ impl Proxy {
         } else {
             server::bind(address, self.threads.count())?
         };
-        let files = listener.tls.as_ref().map(|tls| tls::Watch::new(tls::files(tls)));
+        let files = listener
+            .tls
+            .as_ref()
+            .map(|tls| tls::Watch::new(tls::files(tls)));
         let tls = match &listener.tls {
             None => None,
             Some(tls) => Some(self.certificates(&listener.service, tls, listener.http2)?),
         };
-        Ok(Prepared { address, sockets, tls, files })
+        Ok(Prepared {
+            address,
+            sockets,
+            tls,
+            files,
+        })
     }
 
     fn certificates(&self, service: &str, tls: &Tls, http2: bool) -> Result<Arc<ServerConfig>> {
@@ -217,7 +239,9 @@ impl Proxy {
         }
         for certificate in &loaded.certificates {
             let name = certificate.names.first().map_or("", |name| &**name);
-            self.shared.metrics.certificate(service, name, certificate.not_after);
+            self.shared
+                .metrics
+                .certificate(service, name, certificate.not_after);
         }
         Ok(tls::server_config(&loaded, http2, &self.tickets))
     }
@@ -233,7 +257,12 @@ impl Proxy {
                 served.slot.set_tls(prepared.tls);
                 served.slot.clone()
             }
-            None => Arc::new(Slot::new(service.clone(), view, prepared.tls, &self.shared.metrics)),
+            None => Arc::new(Slot::new(
+                service.clone(),
+                view,
+                prepared.tls,
+                &self.shared.metrics,
+            )),
         };
         self.threads.listen(&slot, prepared.sockets);
         let served = Served {
@@ -264,7 +293,9 @@ impl Proxy {
                     served.slot.set_tls(Some(config));
                     tracing::info!(%service, "certificates loaded again");
                 }
-                Err(error) => tracing::error!(%service, "certificates stay as they were: {error:#}"),
+                Err(error) => {
+                    tracing::error!(%service, "certificates stay as they were: {error:#}")
+                }
             }
         }
     }

@@ -79,7 +79,10 @@ impl Endpoints {
             .collect();
         let members = plan.endpoints.iter().map(|endpoint| {
             let member = known.get(&(&endpoint.name, endpoint.address, endpoint.port));
-            member.copied().cloned().unwrap_or_else(|| Arc::new(Member::new(now)))
+            member
+                .copied()
+                .cloned()
+                .unwrap_or_else(|| Arc::new(Member::new(now)))
         });
         Self {
             members: members.collect(),
@@ -98,7 +101,10 @@ impl Endpoints {
 
     /// Endpoints whose breakers are not closed.
     pub fn out(&self) -> usize {
-        self.members.iter().filter(|member| member.gate.is_out()).count()
+        self.members
+            .iter()
+            .filter(|member| member.gate.is_out())
+            .count()
     }
 
     /// Notes that an endpoint could not be connected to, or did not answer. Returns
@@ -120,7 +126,12 @@ impl Endpoints {
 
 impl Pool {
     /// A pool without endpoints: its first plan brings them.
-    pub fn new(service: &Arc<str>, upstream: &Upstream, material: Option<&UpstreamMaterial>, now: Now) -> Self {
+    pub fn new(
+        service: &Arc<str>,
+        upstream: &Upstream,
+        material: Option<&UpstreamMaterial>,
+        now: Now,
+    ) -> Self {
         let nothing = ServicePlan {
             service: service.clone(),
             version: 0,
@@ -137,12 +148,14 @@ impl Pool {
     /// Takes up a plan.
     pub fn apply(&self, plan: &ServicePlan, now: Now) {
         let old = self.current.load();
-        self.current.store(Arc::new(Endpoints::new(plan, Some(&old), now)));
+        self.current
+            .store(Arc::new(Endpoints::new(plan, Some(&old), now)));
     }
 
     /// From now on, its servers are spoken to in this way.
     pub fn speak(&self, upstream: &Upstream, material: Option<&UpstreamMaterial>) {
-        self.upstream.store(Arc::new(Spoken::new(upstream, material)));
+        self.upstream
+            .store(Arc::new(Spoken::new(upstream, material)));
     }
 
     pub fn endpoints(&self) -> Arc<Endpoints> {
@@ -156,7 +169,13 @@ impl Pool {
 
     /// How an endpoint is connected to for a client's request to `host`. Reads and
     /// writes may be silent for `silence`.
-    pub fn peer(&self, endpoint: &PlannedEndpoint, client: &Peer, host: &str, silence: Duration) -> Box<HttpPeer> {
+    pub fn peer(
+        &self,
+        endpoint: &PlannedEndpoint,
+        client: &Peer,
+        host: &str,
+        silence: Duration,
+    ) -> Box<HttpPeer> {
         let spoken = self.upstream.load();
         let mut peer = Box::new(spoken.template.clone());
         peer._address = SocketAddr::new(endpoint.address, endpoint.port).into();
@@ -204,7 +223,9 @@ fn template(upstream: &Upstream, material: Option<&UpstreamMaterial>) -> HttpPee
     }
     if let Some(material) = material {
         if let Some(authorities) = &material.ca {
-            let authorities = authorities.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509));
+            let authorities = authorities
+                .iter()
+                .map(|der| WrappedX509::new(der.to_vec(), parse_x509));
             options.ca = Some(authorities.collect());
         }
         if let Some(client) = &material.client {
@@ -233,7 +254,9 @@ struct WithHeader {
 #[async_trait]
 impl Connect for WithHeader {
     async fn connect(&self, address: &L4Address) -> Result<Stream> {
-        let address = address.as_inet().or_err(ErrorType::ConnectError, "an endpoint has an IP address")?;
+        let address = address
+            .as_inet()
+            .or_err(ErrorType::ConnectError, "an endpoint has an IP address")?;
         let connected = tokio::time::timeout(self.timeout, async {
             let mut stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;

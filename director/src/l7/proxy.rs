@@ -38,7 +38,11 @@ use super::{
 /// What is known of a session's connection.
 fn peer_of(session: &Session) -> Option<Arc<Peer>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
-    digest.user_data.as_ref()?.downcast_ref::<Arc<Peer>>().cloned()
+    digest
+        .user_data
+        .as_ref()?
+        .downcast_ref::<Arc<Peer>>()
+        .cloned()
 }
 
 #[async_trait]
@@ -54,7 +58,10 @@ impl ProxyHttp for App {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let Some(peer) = peer_of(session) else {
-            return Err(Error::explain(ErrorType::InternalError, "a connection of another listener"));
+            return Err(Error::explain(
+                ErrorType::InternalError,
+                "a connection of another listener",
+            ));
         };
         let view = self.slot.view();
         let request = session.req_header();
@@ -79,7 +86,10 @@ impl ProxyHttp for App {
         let route = ctx.route.map(|route| &view.routes[route]);
         let rates = [
             (&view.rates, limits.rate),
-            (route.map_or(&view.rates, |r| &r.rates), route.and_then(|r| r.config.rate)),
+            (
+                route.map_or(&view.rates, |r| &r.rates),
+                route.and_then(|r| r.config.rate),
+            ),
         ];
         for (limiter, rate) in rates {
             if let Some(rate) = rate
@@ -97,7 +107,9 @@ impl ProxyHttp for App {
             return answer::plain(session, StatusCode::NOT_FOUND, None).await;
         };
         match &route.config.action {
-            Action::Answer(own) => answer::own(session, own, &route.config.response_headers, None).await,
+            Action::Answer(own) => {
+                answer::own(session, own, &route.config.response_headers, None).await
+            }
             Action::Redirect(redirect) => {
                 let rewrite = ctx.route.and_then(|index| view.router.rewrite(index));
                 answer::redirect(session, redirect, rewrite, ctx.peer.as_deref()).await
@@ -107,7 +119,13 @@ impl ProxyHttp for App {
                     return answer::plain(session, StatusCode::SERVICE_UNAVAILABLE, None).await;
                 };
                 let seal = self.shared.seal.load();
-                match affinity::wanted(&config.affinity, session.req_header(), client, seal.as_deref(), forward) {
+                match affinity::wanted(
+                    &config.affinity,
+                    session.req_header(),
+                    client,
+                    seal.as_deref(),
+                    forward,
+                ) {
                     Ok(wanted) => ctx.wanted = wanted,
                     Err(lost) => {
                         route.metrics.count(RequestEvent::LostSession);
@@ -121,7 +139,10 @@ impl ProxyHttp for App {
     }
 
     fn request_cache_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        let policy = ctx.route().and_then(RouteView::forward).and_then(|(config, _)| config.cache.as_ref());
+        let policy = ctx
+            .route()
+            .and_then(RouteView::forward)
+            .and_then(|(config, _)| config.cache.as_ref());
         if let (Some(policy), Some(caching)) = (policy, self.shared.caching.get()) {
             caching.enable(session, policy);
         }
@@ -130,7 +151,10 @@ impl ProxyHttp for App {
 
     fn cache_key_callback(&self, session: &Session, ctx: &mut Ctx) -> Result<CacheKey> {
         let key = ctx.cache_key(session.req_header());
-        key.or_err(ErrorType::InternalError, "a request without a route has no key")
+        key.or_err(
+            ErrorType::InternalError,
+            "a request without a route has no key",
+        )
     }
 
     fn cache_miss(&self, session: &mut Session, _: &mut Ctx) {
@@ -170,18 +194,31 @@ impl ProxyHttp for App {
         response: &ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<RespCacheable> {
-        let policy = ctx.route().and_then(RouteView::forward).and_then(|(config, _)| config.cache.as_ref());
+        let policy = ctx
+            .route()
+            .and_then(RouteView::forward)
+            .and_then(|(config, _)| config.cache.as_ref());
         Ok(match policy {
             Some(policy) => cache::cacheable(policy, session.req_header(), response),
             None => RespCacheable::Uncacheable(NoCacheReason::NeverEnabled),
         })
     }
 
-    fn cache_vary_filter(&self, meta: &CacheMeta, _: &mut Ctx, request: &RequestHeader) -> Option<HashBinary> {
+    fn cache_vary_filter(
+        &self,
+        meta: &CacheMeta,
+        _: &mut Ctx,
+        request: &RequestHeader,
+    ) -> Option<HashBinary> {
         cache::variance(meta, request)
     }
 
-    fn should_serve_stale(&self, session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) -> bool {
+    fn should_serve_stale(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        error: Option<&Error>,
+    ) -> bool {
         // One that is tried again elsewhere may still be answered.
         if error.is_some_and(Error::retry) {
             return false;
@@ -189,7 +226,9 @@ impl ProxyHttp for App {
         let (Some(caching), Some(route)) = (self.shared.caching.get(), ctx.route()) else {
             return false;
         };
-        let statuses = route.forward().map_or(&[][..], |(config, _)| &config.retry.statuses);
+        let statuses = route
+            .forward()
+            .map_or(&[][..], |(config, _)| &config.retry.statuses);
         let is_served = caching.serve_stale(session, error, statuses);
         if is_served {
             route.metrics.count(RequestEvent::Stale);
@@ -204,24 +243,38 @@ impl ProxyHttp for App {
         _: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let Some(most) = ctx.view.as_ref().and_then(|view| view.config.limits.body_bytes) else {
+        let Some(most) = ctx
+            .view
+            .as_ref()
+            .and_then(|view| view.config.limits.body_bytes)
+        else {
             return Ok(());
         };
         ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         if ctx.body_bytes > most {
             ctx.why = Some("body limit");
-            return Err(Error::explain(HTTPStatus(413), "the body is larger than allowed").into_down());
+            return Err(
+                Error::explain(HTTPStatus(413), "the body is larger than allowed").into_down(),
+            );
         }
         Ok(())
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let (Some(view), Some(index), Some(client)) = (ctx.view.clone(), ctx.route, ctx.peer.clone()) else {
-            return Err(Error::explain(ErrorType::InternalError, "a request without a route"));
+        let (Some(view), Some(index), Some(client)) =
+            (ctx.view.clone(), ctx.route, ctx.peer.clone())
+        else {
+            return Err(Error::explain(
+                ErrorType::InternalError,
+                "a request without a route",
+            ));
         };
         let route = &view.routes[index];
         let Some(asker) = self.asker(route) else {
-            return Err(Error::explain(ErrorType::InternalError, "a route that does not forward"));
+            return Err(Error::explain(
+                ErrorType::InternalError,
+                "a route that does not forward",
+            ));
         };
         if ctx.tries == 0 {
             self.admit(route, ctx)?;
@@ -243,9 +296,16 @@ impl ProxyHttp for App {
         ctx.tried.push(attempt.index);
         let endpoint = attempt.endpoints.endpoint(attempt.index);
         ctx.asked = Some((endpoint.site.clone(), endpoint.name.clone()));
-        let host = asker.config.host.as_deref().unwrap_or_else(|| headers::host(session.req_header()));
+        let host = asker
+            .config
+            .host
+            .as_deref()
+            .unwrap_or_else(|| headers::host(session.req_header()));
         let host = headers::without_port(host);
-        let peer = asker.view.pool.peer(endpoint, &client, host, asker.config.stream_idle);
+        let peer = asker
+            .view
+            .pool
+            .peer(endpoint, &client, host, asker.config.stream_idle);
         ctx.attempt = Some(attempt);
         Ok(peer)
     }
@@ -261,10 +321,16 @@ impl ProxyHttp for App {
     ) -> Result<()> {
         let now = self.shared.now();
         let config = ctx.view.as_ref().zip(ctx.route).and_then(|(view, route)| {
-            view.routes[route].forward().map(|(config, _)| (config.retry.per_try, config.timeout))
+            view.routes[route]
+                .forward()
+                .map(|(config, _)| (config.retry.per_try, config.timeout))
         });
-        let Some((per_try, timeout)) = config else { return Ok(()) };
-        let Some(attempt) = &mut ctx.attempt else { return Ok(()) };
+        let Some((per_try, timeout)) = config else {
+            return Ok(());
+        };
+        let Some(attempt) = &mut ctx.attempt else {
+            return Ok(());
+        };
         let of_try = per_try.map(|most| most.saturating_sub(now.saturating_sub(attempt.started)));
         let of_all = timeout.map(|most| most.saturating_sub(now.saturating_sub(ctx.started)));
         // A connection of HTTP/2 carries others' requests too, and has a limit on its
@@ -298,7 +364,10 @@ impl ProxyHttp for App {
         if let Some(rewrite) = view.router.rewrite(index) {
             answer::rewrite(upstream, session.req_header(), rewrite)?;
         }
-        if let Some(host) = route.forward().and_then(|(config, _)| config.host.as_deref()) {
+        if let Some(host) = route
+            .forward()
+            .and_then(|(config, _)| config.host.as_deref())
+        {
             upstream.insert_header(header::HOST, host)?;
         }
         headers::edit_request(upstream, &route.config.request_headers)
@@ -310,22 +379,30 @@ impl ProxyHttp for App {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+        {
             return Ok(());
         }
         let status = response.status.as_u16();
         let now = self.shared.now();
-        let took = ctx.attempt.as_ref().map_or(Duration::ZERO, |a| now.saturating_sub(a.started));
+        let took = ctx
+            .attempt
+            .as_ref()
+            .map_or(Duration::ZERO, |a| now.saturating_sub(a.started));
         let outcome = if status >= 500 && status != 501 {
             Outcome::Failed
         } else {
             Outcome::Answered(took)
         };
         self.settle(ctx, outcome, true);
-        let is_retried = ctx.view.as_ref().zip(ctx.route).is_some_and(|(view, route)| {
-            let config = view.routes[route].forward();
-            config.is_some_and(|(config, _)| config.retry.statuses.contains(&status))
-        });
+        let is_retried = ctx
+            .view
+            .as_ref()
+            .zip(ctx.route)
+            .is_some_and(|(view, route)| {
+                let config = view.routes[route].forward();
+                config.is_some_and(|(config, _)| config.retry.statuses.contains(&status))
+            });
         if is_retried && self.may_retry(session, ctx, true) {
             let mut error = Error::explain(HTTPStatus(status), "a status that is tried again");
             error.set_retry(true);
@@ -347,7 +424,8 @@ impl ProxyHttp for App {
         if let Some((_, endpoint)) = &ctx.asked {
             let seal = self.shared.seal.load();
             let is_tls = ctx.peer.as_ref().is_some_and(|peer| peer.tls.is_some());
-            ctx.wanted.to_client(response, endpoint, seal.as_deref(), is_tls)?;
+            ctx.wanted
+                .to_client(response, endpoint, seal.as_deref(), is_tls)?;
         }
         if let Some(name) = &view.config.request_id {
             response.insert_header(name.to_string(), &ctx.request_id)?;
@@ -365,7 +443,13 @@ impl ProxyHttp for App {
         headers::edit_response(response, &route.config.response_headers)
     }
 
-    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
         self.settle(ctx, Outcome::Failed, false);
         ctx.why = Some("connect");
         error.set_retry(self.may_retry(session, ctx, false));
@@ -396,8 +480,19 @@ impl ProxyHttp for App {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let code = answer::failed(session, error, ctx.why, ctx.view.as_ref().zip(ctx.route).map(|(v, r)| &v.routes[r])).await;
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
+        let code = answer::failed(
+            session,
+            error,
+            ctx.why,
+            ctx.view.as_ref().zip(ctx.route).map(|(v, r)| &v.routes[r]),
+        )
+        .await;
         FailToProxy {
             error_code: code,
             can_reuse_downstream: false,
@@ -407,20 +502,30 @@ impl ProxyHttp for App {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         let now = self.shared.now();
         let took = now.saturating_sub(ctx.started);
-        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        let status = session
+            .response_written()
+            .map_or(0, |response| response.status.as_u16());
         // What has no outcome by now has none to tell: its client left.
         ctx.attempt = None;
-        let route = ctx.view.as_ref().zip(ctx.route).map(|(view, route)| &view.routes[route]);
+        let route = ctx
+            .view
+            .as_ref()
+            .zip(ctx.route)
+            .map(|(view, route)| &view.routes[route]);
         let forward = route.and_then(RouteView::forward);
         if let Some((_, forward)) = forward {
-            if ctx.is_admitted && let Some(limit) = &forward.state.adaptive {
+            if ctx.is_admitted
+                && let Some(limit) = &forward.state.adaptive
+            {
                 limit.settle(took, status >= 500 || status == 0, now);
             }
             if forward.state.pending.load(Ordering::Relaxed) > 0 {
                 forward.state.freed.notify_one();
             }
         }
-        let of_site = forward.zip(ctx.asked.as_ref()).and_then(|((_, forward), (site, _))| forward.sites.get(site));
+        let of_site = forward
+            .zip(ctx.asked.as_ref())
+            .and_then(|((_, forward), (site, _))| forward.sites.get(site));
         match (of_site, route, &ctx.view) {
             (Some(site), ..) => site.metrics.done(status, took),
             (None, Some(route), _) => route.local.done(status, took),
@@ -449,7 +554,13 @@ impl ProxyHttp for App {
         true
     }
 
-    fn suppress_proxy_warn_log(&self, session: &Session, ctx: &Ctx, error: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(
+        &self,
+        session: &Session,
+        ctx: &Ctx,
+        error: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
         self.suppress_error_log(session, ctx, error)
     }
 }

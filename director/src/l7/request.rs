@@ -117,7 +117,8 @@ impl App {
         let now = self.shared.now();
         let Some(view) = ctx.view.clone() else { return };
         let route = ctx.route.map(|route| &view.routes[route]);
-        if let (Some(attempt), Some(asker)) = (&mut ctx.attempt, route.and_then(|r| self.asker(r))) {
+        if let (Some(attempt), Some(asker)) = (&mut ctx.attempt, route.and_then(|r| self.asker(r)))
+        {
             asker.settle(attempt, outcome, was_heard, now);
         }
     }
@@ -134,8 +135,14 @@ impl App {
         let method = &session.req_header().method;
         let is_safe = !was_sent
             || method.is_idempotent()
-            || config.retry.methods.iter().any(|safe| **safe == *method.as_str());
-        let is_late = config.timeout.is_some_and(|most| now.saturating_sub(ctx.started) >= most);
+            || config
+                .retry
+                .methods
+                .iter()
+                .any(|safe| **safe == *method.as_str());
+        let is_late = config
+            .timeout
+            .is_some_and(|most| now.saturating_sub(ctx.started) >= most);
         if ctx.tries > config.retry.retries
             || !is_safe
             || is_late
@@ -181,7 +188,10 @@ impl App {
         };
         let (endpoints, now) = (asker.view.pool.endpoints(), self.shared.now());
         let usable = |index| !asker.is_open(&endpoints, index, now);
-        endpoints.picks.pick(usable, fastrand::u64(..), now).is_some()
+        endpoints
+            .picks
+            .pick(usable, fastrand::u64(..), now)
+            .is_some()
     }
 
     /// An endpoint that takes the request, and leave to send it.
@@ -192,7 +202,9 @@ impl App {
         }
         let room = asker.view.pool.room();
         let concurrency = asker.config.breaker.endpoint.concurrency;
-        let most = room.unwrap_or(u32::MAX).min(concurrency.unwrap_or(u32::MAX));
+        let most = room
+            .unwrap_or(u32::MAX)
+            .min(concurrency.unwrap_or(u32::MAX));
         let mut refused: Vec<usize> = Vec::new();
         let mut why = Picked::NoEndpoint;
         // Again endpoints that were tried only where there is no other.
@@ -226,7 +238,8 @@ impl App {
             }
         }
         if why == Picked::NoEndpoint {
-            let open = (0..endpoints.picks.endpoints().len()).any(|i| asker.is_open(&endpoints, i, now));
+            let open =
+                (0..endpoints.picks.endpoints().len()).any(|i| asker.is_open(&endpoints, i, now));
             if open || !refused.is_empty() {
                 why = Picked::Open;
             }
@@ -235,7 +248,11 @@ impl App {
     }
 
     /// As [`Self::pick`], waiting for a free place where the route has a queue.
-    pub(super) async fn place(&self, asker: &Asker<'_>, ctx: &Ctx) -> std::result::Result<Attempt, Picked> {
+    pub(super) async fn place(
+        &self,
+        asker: &Asker<'_>,
+        ctx: &Ctx,
+    ) -> std::result::Result<Attempt, Picked> {
         let first = self.pick(asker, ctx, self.shared.now());
         let most = asker.config.breaker.pending;
         if !matches!(first, Err(Picked::Full)) || most == 0 {
@@ -262,12 +279,17 @@ impl App {
 
     pub(super) fn entry(&self, session: &Session, ctx: &Ctx, status: u16, took: Duration) -> Entry {
         let request = session.req_header();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Entry {
             time_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             service: self.slot.service.clone(),
             route: ctx.route().map(|route| route.config.name.clone()),
-            client: ctx.client.map(|client| client.to_string()).unwrap_or_default(),
+            client: ctx
+                .client
+                .map(|client| client.to_string())
+                .unwrap_or_default(),
             method: request.method.to_string(),
             host: headers::host(request).to_owned(),
             path: request.uri.path().to_owned(),
@@ -285,7 +307,10 @@ impl App {
             tries: ctx.tries,
             why: ctx.why.map(str::to_owned),
             request_id: ctx.request_id.clone(),
-            tls: ctx.peer.as_ref().and_then(|peer| Some(peer.tls.as_ref()?.version)),
+            tls: ctx
+                .peer
+                .as_ref()
+                .and_then(|peer| Some(peer.tls.as_ref()?.version)),
         }
     }
 }

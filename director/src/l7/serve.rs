@@ -142,7 +142,10 @@ async fn establish(
 /// Reads a PROXY header and not a byte beyond it.
 async fn proxy_header(stream: &mut TcpStream) -> Result<proxy_protocol::Header, Early> {
     let mut bytes = vec![0; SHORTEST_PROXY_HEADER];
-    stream.read_exact(&mut bytes).await.map_err(|_| Early::Gone)?;
+    stream
+        .read_exact(&mut bytes)
+        .await
+        .map_err(|_| Early::Gone)?;
     loop {
         match proxy_protocol::parse(&bytes) {
             Parse::Done { header, .. } => return Ok(header),
@@ -167,7 +170,10 @@ fn missing(bytes: &[u8]) -> usize {
         [13, 10, 13, ..] if bytes.len() < 16 => 16 - bytes.len(),
         [13, 10, 13, ..] => {
             let length = 16 + usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
-            length.min(proxy_protocol::V2_BYTES + 1).saturating_sub(bytes.len()).max(1)
+            length
+                .min(proxy_protocol::V2_BYTES + 1)
+                .saturating_sub(bytes.len())
+                .max(1)
         }
         _ => 1,
     }

@@ -85,7 +85,12 @@ pub struct Slot {
 }
 
 impl Slot {
-    pub fn new(service: Arc<str>, view: ListenerView, tls: Option<Arc<ServerConfig>>, metrics: &Metrics) -> Self {
+    pub fn new(
+        service: Arc<str>,
+        view: ListenerView,
+        tls: Option<Arc<ServerConfig>>,
+        metrics: &Metrics,
+    ) -> Self {
         Self {
             metrics: metrics.listener(&service),
             service,
@@ -126,7 +131,10 @@ impl Slot {
             *own += 1;
             counted = Some(client);
         }
-        let entered = Entered { slot: self.clone(), counted };
+        let entered = Entered {
+            slot: self.clone(),
+            counted,
+        };
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections.inc();
         (open < limits.connections).then_some(entered)
@@ -144,7 +152,11 @@ impl Drop for Entered {
         self.slot.open.fetch_sub(1, Ordering::Relaxed);
         self.slot.metrics.connections.dec();
         if let Some(client) = self.counted {
-            let mut clients = self.slot.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut clients = self
+                .slot
+                .clients
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some(own) = clients.get_mut(&client) {
                 *own -= 1;
                 if *own == 0 {
@@ -224,11 +236,16 @@ impl ListenerView {
     /// When a pattern does not compile, which a valid configuration rules out.
     pub fn new(config: Listener, with: &Ingredients<'_>) -> anyhow::Result<Self> {
         let routes = config.routes.iter().map(|route| {
-            let old = with.old.and_then(|old| old.routes.iter().find(|r| r.config.name == route.name));
+            let old = with
+                .old
+                .and_then(|old| old.routes.iter().find(|r| r.config.name == route.name));
             RouteView::new(&config.service, route, old, with)
         });
         let routes = routes.collect();
-        let rates = with.old.map_or_else(|| Arc::new(RateLimiter::new(CLIENTS)), |old| old.rates.clone());
+        let rates = with.old.map_or_else(
+            || Arc::new(RateLimiter::new(CLIENTS)),
+            |old| old.rates.clone(),
+        );
         Ok(Self {
             router: Router::new(&config.routes)?,
             routes,
@@ -251,7 +268,10 @@ impl RouteView {
         Self {
             config: config.clone(),
             forward,
-            rates: old.map_or_else(|| Arc::new(RateLimiter::new(CLIENTS)), |old| old.rates.clone()),
+            rates: old.map_or_else(
+                || Arc::new(RateLimiter::new(CLIENTS)),
+                |old| old.rates.clone(),
+            ),
             metrics: with.metrics.route(service, &config.name),
             local: with.metrics.site(service, &config.name, ""),
         }
@@ -275,11 +295,15 @@ impl ForwardView {
             };
             (site.clone(), view)
         });
-        let same = old.filter(|(old, _)| old.retry == config.retry && old.adaptive == config.adaptive);
+        let same =
+            old.filter(|(old, _)| old.retry == config.retry && old.adaptive == config.adaptive);
         let state = same.map_or_else(
             || {
                 Arc::new(RouteState {
-                    budget: RetryBudget::new(config.retry.budget_percent, config.retry.budget_floor),
+                    budget: RetryBudget::new(
+                        config.retry.budget_percent,
+                        config.retry.budget_floor,
+                    ),
                     adaptive: config.adaptive.map(AdaptiveLimit::new),
                     pending: AtomicU32::new(0),
                     freed: Notify::new(),

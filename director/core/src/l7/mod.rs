@@ -15,7 +15,7 @@ pub use self::{
     budget::RetryBudget,
     load::{EndpointLoad, InFlight, Latency},
     model::*,
-    pick::Pool,
+    pick::{Pool, SiteIndex},
     rate::RateLimiter,
     route::{CompiledRewrite, RequestView, RewriteError, RouteError, Router},
 };
