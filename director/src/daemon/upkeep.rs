@@ -125,9 +125,9 @@ impl Daemon {
         let done = match &mut self.l7 {
             Some(proxy) => proxy.reload(&new.model, &new.l7),
             None if new.l7.listeners.is_empty() => Ok(()),
-            None => Proxy::start(&new.model, &new.l7).map(|(proxy, signals)| {
+            None => Proxy::start(&new.model, &new.l7, Vec::new()).map(|(proxy, signals)| {
                 self.l7 = Some(proxy);
-                self.inputs.signals = signals;
+                self.inputs.told = signals;
             }),
         };
         if let Err(error) = done {

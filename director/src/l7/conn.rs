@@ -60,8 +60,8 @@ pub struct Peer {
 pub struct TlsPeer {
     pub version: &'static str,
     pub cipher: String,
-    /// The client's certificate, DER, which was verified.
-    pub certificate: Option<Vec<u8>>,
+    /// SHA-256 of the client's certificate, which was verified; hexadecimal.
+    pub certificate: Option<String>,
 }
 
 #[derive(Debug)]

@@ -9,6 +9,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::conn::Peer;
 
+/// Tells servers of a client's certificate, in the form of Envoy.
+const CERTIFICATE: &str = "x-forwarded-client-cert";
 /// Hops of `X-Forwarded-For` that are looked through.
 const HOPS: usize = 32;
 /// Length of a request ID that is kept.
@@ -80,6 +82,12 @@ pub fn forward(request: &mut RequestHeader, listener: &Listener, peer: &Peer) ->
         ] {
             request.remove_header(name);
         }
+    }
+    // Only the edge has seen the certificate.
+    request.remove_header(CERTIFICATE);
+    let certificate = peer.tls.as_ref().and_then(|tls| tls.certificate.as_ref());
+    if let Some(certificate) = certificate {
+        request.insert_header(CERTIFICATE, format!("Hash={certificate}"))?;
     }
     if rfc {
         let node = match client {

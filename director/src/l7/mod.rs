@@ -30,6 +30,7 @@ mod slot;
 use std::{
     collections::HashMap,
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -68,6 +69,7 @@ pub struct Proxy {
     pools: HashMap<Arc<str>, Arc<Pool>>,
     listeners: HashMap<Arc<str>, Served>,
     tickets: tls::Shared,
+    inherited: Vec<(SocketAddr, TcpListener)>,
 }
 
 /// A listener, and what it was made of.
@@ -76,14 +78,22 @@ struct Served {
     address: SocketAddr,
     tls: Option<Tls>,
     files: Option<tls::Watch>,
+    /// The same sockets that the threads have, to be handed on.
+    sockets: Vec<TcpListener>,
 }
 
 impl Proxy {
     /// Starts to serve. Until plans come, requests are answered with 503.
     ///
+    /// `inherited` are sockets that listen already, from the program before this one.
+    ///
     /// # Errors
     /// When an address cannot be bound, or a file cannot be read.
-    pub fn start(model: &Model, config: &L7) -> Result<(Self, mpsc::Receiver<Signal>)> {
+    pub fn start(
+        model: &Model,
+        config: &L7,
+        inherited: Vec<(SocketAddr, TcpListener)>,
+    ) -> Result<(Self, mpsc::Receiver<Signal>)> {
         if !tls::install_provider() {
             tracing::warn!(
                 "another library of cryptography was chosen first: TLS goes without X25519MLKEM768"
@@ -110,8 +120,11 @@ impl Proxy {
             pools: HashMap::new(),
             listeners: HashMap::new(),
             tickets: tls::Shared::new(),
+            inherited,
         };
         proxy.reload(model, config)?;
+        // What no listener wants is closed.
+        proxy.inherited.clear();
         Ok((proxy, receiver))
     }
 
@@ -208,13 +221,15 @@ impl Proxy {
     }
 
     /// What a listener needs that may be missing.
-    fn prepare(&self, listener: &Listener) -> Result<Prepared> {
+    fn prepare(&mut self, listener: &Listener) -> Result<Prepared> {
         let address = SocketAddr::new(listener.address, listener.port);
         let known = self.listeners.get(&listener.service);
         let sockets = if known.is_some_and(|known| known.address == address) {
             Vec::new()
         } else {
-            server::bind(address, self.threads.count())?
+            let mine = self.inherited.extract_if(.., |(own, _)| *own == address);
+            let inherited = mine.map(|(_, socket)| socket).collect();
+            server::bind(address, self.threads.count(), inherited)?
         };
         let files = listener
             .tls
@@ -248,9 +263,12 @@ impl Proxy {
 
     fn serve(&mut self, listener: &Listener, prepared: Prepared, view: ListenerView) {
         let service = &listener.service;
-        let slot = match self.listeners.get(service) {
+        let mut sockets = duplicates(&prepared.sockets);
+        let slot = match self.listeners.get_mut(service) {
             Some(served) => {
-                if !prepared.sockets.is_empty() {
+                if prepared.sockets.is_empty() {
+                    sockets = std::mem::take(&mut served.sockets);
+                } else {
                     self.threads.close(service);
                 }
                 served.slot.set_view(view);
@@ -270,6 +288,7 @@ impl Proxy {
             address: prepared.address,
             tls: listener.tls.clone(),
             files: prepared.files,
+            sockets,
         };
         self.listeners.insert(service.clone(), served);
     }
@@ -317,6 +336,18 @@ impl Proxy {
         self.shared.metrics.registry()
     }
 
+    /// The sockets that listen, for the program after this one.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn sockets(&self) -> std::io::Result<Vec<(SocketAddr, OwnedFd)>> {
+        let all = self.listeners.values().flat_map(|served| {
+            let own = served.sockets.iter();
+            own.map(|socket| Ok((served.address, socket.try_clone()?.into())))
+        });
+        all.collect()
+    }
+
     /// What connection errors mean.
     pub fn passive(&self) -> director_core::l7::Passive {
         **self.shared.passive.load()
@@ -325,9 +356,19 @@ impl Proxy {
     /// Accepts no more and ends when all requests are answered, or after the
     /// configured limit. Returns how many connections were cut.
     pub async fn drain(self) -> usize {
+        // Closed at once, unless another program has them too.
+        drop(self.listeners);
         let limit: Duration = self.config.drain_limit;
         self.threads.drain(limit).await
     }
+}
+
+/// The same sockets once more. Without them, only handing on fails.
+fn duplicates(sockets: &[TcpListener]) -> Vec<TcpListener> {
+    sockets
+        .iter()
+        .filter_map(|socket| socket.try_clone().ok())
+        .collect()
 }
 
 /// See [`Proxy::prepare`].

@@ -23,13 +23,15 @@ use pingora_core::{
     upstreams::peer::{ALPN, HttpPeer},
     utils::tls::{CertKey, WrappedX509, parse_x509},
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::watch};
 
 use super::{conn::Peer, gate::Gate};
 use crate::{proxy_protocol, tls::UpstreamMaterial};
 
 /// Requests at once on a connection of HTTP/2 to a server.
 const STREAMS: usize = 128;
+/// Longest that requests wait for a pool's first plan.
+const FIRST_PLAN: Duration = Duration::from_secs(2);
 /// Connection errors in a row that make an endpoint suspect.
 const SUSPECT: u32 = 3;
 
@@ -40,6 +42,8 @@ pub struct Pool {
     current: ArcSwap<Endpoints>,
     /// How each is spoken to.
     upstream: ArcSwap<Spoken>,
+    /// Whether there was a plan.
+    planned: watch::Sender<bool>,
 }
 
 struct Spoken {
@@ -142,6 +146,7 @@ impl Pool {
             service: service.clone(),
             current: ArcSwap::from_pointee(Endpoints::new(&nothing, None, now)),
             upstream: ArcSwap::from_pointee(Spoken::new(upstream, material)),
+            planned: watch::Sender::new(false),
         }
     }
 
@@ -150,6 +155,21 @@ impl Pool {
         let old = self.current.load();
         self.current
             .store(Arc::new(Endpoints::new(plan, Some(&old), now)));
+        self.planned
+            .send_if_modified(|planned| !std::mem::replace(planned, true));
+    }
+
+    /// Waits for the first plan, which comes with the first answer to a probe, but no
+    /// longer than a client would for an answer.
+    pub async fn first_plan(&self) {
+        let mut planned = self.planned.subscribe();
+        let planned = planned.wait_for(|planned| *planned);
+        let _ = tokio::time::timeout(FIRST_PLAN, planned).await;
+    }
+
+    /// Whether there was a plan yet.
+    pub fn is_planned(&self) -> bool {
+        *self.planned.borrow()
     }
 
     /// From now on, its servers are spoken to in this way.

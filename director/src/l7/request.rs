@@ -253,6 +253,9 @@ impl App {
         asker: &Asker<'_>,
         ctx: &Ctx,
     ) -> std::result::Result<Attempt, Picked> {
+        if !asker.view.pool.is_planned() {
+            asker.view.pool.first_plan().await;
+        }
         let first = self.pick(asker, ctx, self.shared.now());
         let most = asker.config.breaker.pending;
         if !matches!(first, Err(Picked::Full)) || most == 0 {

@@ -134,9 +134,16 @@ async fn establish(
         certificate: session
             .peer_certificates()
             .and_then(|chain| chain.first())
-            .map(|certificate| certificate.to_vec()),
+            .map(|certificate| fingerprint(certificate)),
     });
     Ok(Conn::tls(stream, peer))
+}
+
+/// SHA-256 in hexadecimal.
+fn fingerprint(certificate: &[u8]) -> String {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(certificate);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads a PROXY header and not a byte beyond it.

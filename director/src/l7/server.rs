@@ -8,7 +8,6 @@ use std::{
     collections::HashMap,
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -139,15 +138,20 @@ impl Threads {
     }
 }
 
-/// A socket for each of `count` threads. The address need not be the host's own
-/// (`IP_FREEBIND`): a VIP may come later.
+/// A socket for each of `count` threads, those that are there already among them.
+/// The address need not be the host's own (`IP_FREEBIND`): a VIP may come later.
 ///
 /// # Errors
 /// When the address is taken, or the right to bind it is missing.
-pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>> {
-    (0..count)
-        .map(|_| one(address).with_context(|| format!("listening on {address}")))
-        .collect()
+pub fn bind(
+    address: SocketAddr,
+    count: usize,
+    mut sockets: Vec<TcpListener>,
+) -> Result<Vec<TcpListener>> {
+    while sockets.len() < count {
+        sockets.push(one(address).with_context(|| format!("listening on {address}"))?);
+    }
+    Ok(sockets)
 }
 
 fn one(address: SocketAddr) -> io::Result<TcpListener> {
@@ -169,14 +173,6 @@ fn one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Another descriptor of the same socket, to be handed on.
-///
-/// # Errors
-/// When there are too many descriptors.
-pub fn duplicate(socket: &TcpListener) -> io::Result<OwnedFd> {
-    socket.as_fd().try_clone_to_owned()
 }
 
 /// One thread.

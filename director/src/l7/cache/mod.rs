@@ -61,7 +61,7 @@ mod response;
 mod serve;
 mod store;
 
-pub use request::{Key, invalidates, may_use, only_if_cached, variance};
+pub use request::{Key, invalidates, only_if_cached, variance};
 pub use response::cacheable;
 pub use serve::{Caching, tell};
 pub use store::ByteCache;
