@@ -2,18 +2,22 @@
 //! what is made of its failure. The proxy itself, with its sockets, is in
 //! `director`.
 
+pub mod adaptive;
 pub mod budget;
 pub mod load;
 pub mod model;
 pub mod pick;
 pub mod rate;
 pub mod route;
+pub mod shed;
 
 pub use self::{
+    adaptive::{AdaptiveLimit, Admitted},
     budget::RetryBudget,
     load::{EndpointLoad, InFlight, Latency},
     model::*,
     pick::{Pool, SiteIndex},
     rate::RateLimiter,
     route::{CompiledRewrite, RequestView, RewriteError, RouteError, Router},
+    shed::Limit,
 };
