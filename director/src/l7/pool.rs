@@ -94,6 +94,18 @@ impl Endpoints {
         }
     }
 
+    /// The share of the endpoints that take new requests, 0 to 1; 1 where there is
+    /// none at all.
+    pub fn left(&self) -> f64 {
+        let all = self.picks.endpoints();
+        let eligible = all.iter().filter(|endpoint| endpoint.is_eligible()).count();
+        if all.is_empty() {
+            1.0
+        } else {
+            eligible as f64 / all.len() as f64
+        }
+    }
+
     pub fn endpoint(&self, index: usize) -> &PlannedEndpoint {
         &self.picks.endpoints()[index]
     }

@@ -507,21 +507,15 @@ impl ProxyHttp for App {
             .map_or(0, |response| response.status.as_u16());
         // What has no outcome by now has none to tell: its client left.
         ctx.attempt = None;
-        let route = ctx
-            .view
-            .as_ref()
-            .zip(ctx.route)
-            .map(|(view, route)| &view.routes[route]);
+        if let Some(admitted) = ctx.admitted.take() {
+            admitted.settle(took, status >= 500 || status == 0, now);
+        }
+        let route = ctx.route();
         let forward = route.and_then(RouteView::forward);
-        if let Some((_, forward)) = forward {
-            if ctx.is_admitted
-                && let Some(limit) = &forward.state.adaptive
-            {
-                limit.settle(took, status >= 500 || status == 0, now);
-            }
-            if forward.state.pending.load(Ordering::Relaxed) > 0 {
-                forward.state.freed.notify_one();
-            }
+        if let Some((_, forward)) = forward
+            && forward.state.pending.load(Ordering::Relaxed) > 0
+        {
+            forward.state.freed.notify_one();
         }
         let of_site = forward
             .zip(ctx.asked.as_ref())

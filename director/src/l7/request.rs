@@ -9,7 +9,10 @@ use std::{
 use director_core::{
     Now,
     breaker::{Outcome, Refusal},
-    l7::{RequestView, admits},
+    l7::{
+        Admitted, RequestView,
+        shed::{self, Limit},
+    },
 };
 use pingora_cache::CacheKey;
 use pingora_core::{Error, ErrorType::HTTPStatus, Result};
@@ -51,8 +54,8 @@ pub struct Ctx {
     /// The site and endpoint that were asked last.
     pub(super) asked: Option<(Arc<str>, Arc<str>)>,
     pub(super) wanted: Wanted,
-    /// Whether the adaptive limit counts it.
-    pub(super) is_admitted: bool,
+    /// Its place within the adaptive limit.
+    pub(super) admitted: Option<Admitted>,
     pub(super) body_bytes: u64,
     /// What kept it from a server's answer.
     pub(super) why: Option<&'static str>,
@@ -72,7 +75,7 @@ impl Ctx {
             tried: Vec::new(),
             asked: None,
             wanted: Wanted::default(),
-            is_admitted: false,
+            admitted: None,
             body_bytes: 0,
             why: None,
         }
@@ -167,16 +170,21 @@ impl App {
         };
         let now = self.shared.now();
         forward.state.budget.deposit(now);
-        if let Some(limit) = &forward.state.adaptive {
-            if !admits(route.config.tier, limit.pressure()) {
-                route.metrics.count(RequestEvent::Shed);
-                return Err(refused(ctx, 503, "shed by tier"));
-            }
-            if !limit.admit() {
+        let left = forward.pool.endpoints().left();
+        let adaptive = forward.state.adaptive.as_ref();
+        let (in_flight, limit) = adaptive.map_or((0, Limit::Unknown), |limit| {
+            (limit.in_flight(), Limit::Measured(limit.limit()))
+        });
+        if !shed::admits(route.config.tier, shed::pressure(left, in_flight, limit)) {
+            route.metrics.count(RequestEvent::Shed);
+            return Err(refused(ctx, 503, "shed by tier"));
+        }
+        if let Some(limit) = adaptive {
+            let Some(admitted) = limit.admit() else {
                 route.metrics.count(RequestEvent::Limited);
                 return Err(refused(ctx, 503, "adaptive limit"));
-            }
-            ctx.is_admitted = true;
+            };
+            ctx.admitted = Some(admitted);
         }
         Ok(())
     }

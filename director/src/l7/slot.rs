@@ -199,7 +199,7 @@ pub struct ForwardView {
 /// What is remembered of a route from reload to reload.
 pub struct RouteState {
     pub budget: RetryBudget,
-    pub adaptive: Option<AdaptiveLimit>,
+    pub adaptive: Option<Arc<AdaptiveLimit>>,
     /// Requests that wait for a free place.
     pub pending: AtomicU32,
     /// Told whenever a place may be free.
@@ -304,7 +304,9 @@ impl ForwardView {
                         config.retry.budget_percent,
                         config.retry.budget_floor,
                     ),
-                    adaptive: config.adaptive.map(AdaptiveLimit::new),
+                    adaptive: config
+                        .adaptive
+                        .map(|bounds| Arc::new(AdaptiveLimit::new(bounds))),
                     pending: AtomicU32::new(0),
                     freed: Notify::new(),
                 })

@@ -9,13 +9,15 @@ pub mod model;
 pub mod pick;
 pub mod rate;
 pub mod route;
+pub mod shed;
 
 pub use self::{
-    adaptive::{AdaptiveLimit, admits},
+    adaptive::{AdaptiveLimit, Admitted},
     budget::RetryBudget,
     load::{EndpointLoad, InFlight, Latency},
     model::*,
     pick::{Pool, SiteIndex},
     rate::RateLimiter,
     route::{CompiledRewrite, RequestView, RewriteError, RouteError, Router},
+    shed::Limit,
 };
