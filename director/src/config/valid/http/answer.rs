@@ -42,10 +42,8 @@ pub(super) fn redirect(
         let known = [301, 302, 303, 307, 308];
         let status_of = known.into_iter().find(|&known| i64::from(known) == status);
         status_of.ok_or_else(|| {
-            Fault::new(format!(
-                "must be 301, 302, 303, 307 or 308, not {status}"
-            ))
-            .help("use 308 for good, or 307 for now; both keep the method")
+            Fault::new(format!("must be 301, 302, 303, 307 or 308, not {status}"))
+                .help("use 308 for good, or 307 for now; both keep the method")
         })
     });
     let mut reader = Reader {
@@ -127,7 +125,11 @@ pub(super) fn answer(
         && has_body
     {
         let message = format!("is {}, of which no answer has a body", status.value);
-        report.error(&status.place, message, "remove the body, or use another status");
+        report.error(
+            &status.place,
+            message,
+            "remove the body, or use another status",
+        );
     }
     let (body, file) = (body.into_option()?, file.into_option()?);
     let content_type = content_type.value_or("text/plain; charset=utf-8".into())?;

@@ -155,7 +155,10 @@ fn seal_key(
         let shown = quoted(&path.display().to_string());
         report.warning(
             &place,
-            format!("{shown} is open to every user of this host (mode {:03o})", mode & 0o777),
+            format!(
+                "{shown} is open to every user of this host (mode {:03o})",
+                mode & 0o777
+            ),
             "let its owner alone read it: chmod 600",
         );
     }

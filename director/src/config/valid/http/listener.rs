@@ -2,9 +2,7 @@
 
 use std::{ops::RangeInclusive, path::Path, time::Duration};
 
-use director_core::l7::{
-    CertificateFiles, ClientAuth, Forwarded, HttpLimits, Network, Rate, Tls,
-};
+use director_core::l7::{CertificateFiles, ClientAuth, Forwarded, HttpLimits, Network, Rate, Tls};
 
 use super::{reader::Reader, value};
 use crate::config::{

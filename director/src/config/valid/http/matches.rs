@@ -29,10 +29,16 @@ pub(super) fn matches(
     let methods = reader.texts(key("methods", r#"["GET"]"#), &raw.methods, value::method);
     let mcp = key("mcp_methods", r#"["tools/call"]"#);
     let mcp = reader.texts(mcp, &raw.mcp_methods, mcp_method);
-    for (list, name) in [(&hosts, "hosts"), (&methods, "methods"), (&mcp, "mcp_methods")] {
+    for (list, name) in [
+        (&hosts, "hosts"),
+        (&methods, "methods"),
+        (&mcp, "mcp_methods"),
+    ] {
         if let Some(Located { place, .. }) = list.located().filter(|list| list.value.is_empty()) {
             let help = format!("remove {name} to match all, or name at least one");
-            reader.report.error(place, "is empty, and matches nothing", help);
+            reader
+                .report
+                .error(place, "is empty, and matches nothing", help);
         }
     }
     let path = path(&mut reader, raw);
@@ -57,8 +63,10 @@ pub(super) fn matches(
 fn mcp_method(text: &str) -> Result<Box<str>, Fault> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/_.$-".contains(c);
     if text.is_empty() || text.len() > 128 || !text.chars().all(plain) {
-        return Err(Fault::new(format!("{} is not a method of MCP", quoted(text)))
-            .help("write one as clients send it, such as \"tools/call\""));
+        return Err(
+            Fault::new(format!("{} is not a method of MCP", quoted(text)))
+                .help("write one as clients send it, such as \"tools/call\""),
+        );
     }
     Ok(text.into())
 }
@@ -220,7 +228,11 @@ fn entries(
             }
             Ok(name) => Some(name),
             Err(Fault { message, help }) => {
-                report.error(&place, message, help.unwrap_or_else(|| "use another".to_owned()));
+                report.error(
+                    &place,
+                    message,
+                    help.unwrap_or_else(|| "use another".to_owned()),
+                );
                 None
             }
         };

@@ -2,9 +2,7 @@
 
 use std::{ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
 
-use director_core::l7::{
-    CertificateFiles, ProxyProtocol, Upstream, UpstreamProtocol, UpstreamTls,
-};
+use director_core::l7::{CertificateFiles, ProxyProtocol, Upstream, UpstreamProtocol, UpstreamTls};
 
 use super::{reader::Reader, value};
 use crate::config::{
@@ -56,8 +54,7 @@ pub(in crate::config::valid) fn upstream(
         ],
     );
     let connect_timeout = key("connect_timeout", r#""1s""#);
-    let connect_timeout =
-        reader.duration(connect_timeout, &raw.connect_timeout, CONNECT_TIMEOUT);
+    let connect_timeout = reader.duration(connect_timeout, &raw.connect_timeout, CONNECT_TIMEOUT);
     let idle_timeout = key("idle_timeout", r#""60s""#);
     let idle_timeout = reader.duration(idle_timeout, &raw.idle_timeout, IDLE_TIMEOUT);
     let connections = reader.number(key("connections", "100"), &raw.connections, 1..=100_000);

@@ -97,8 +97,10 @@ fn shown_size(bytes: u64) -> String {
 pub(super) fn header_name(text: &str) -> Result<Box<str>, Fault> {
     match HeaderName::from_bytes(text.as_bytes()) {
         Ok(name) => Ok(name.as_str().into()),
-        Err(_) => Err(Fault::new(format!("{} is not a header's name", quoted(text)))
-            .help("use letters, digits and '-', as in \"x-user\"")),
+        Err(_) => Err(
+            Fault::new(format!("{} is not a header's name", quoted(text)))
+                .help("use letters, digits and '-', as in \"x-user\""),
+        ),
     }
 }
 
@@ -155,8 +157,10 @@ pub(super) fn method(text: &str) -> Result<Box<str>, Fault> {
 pub(super) fn cookie_name(text: &str) -> Result<Box<str>, Fault> {
     match header_name(text) {
         Ok(_) => Ok(text.into()),
-        Err(_) => Err(Fault::new(format!("{} is not a cookie's name", quoted(text)))
-            .help("use letters, digits and '-', as in \"director\"")),
+        Err(_) => Err(
+            Fault::new(format!("{} is not a cookie's name", quoted(text)))
+                .help("use letters, digits and '-', as in \"director\""),
+        ),
     }
 }
 
@@ -174,13 +178,17 @@ pub(super) fn host_pattern(text: &str) -> Result<Box<str>, Fault> {
 
 /// A host alone, in lower case.
 pub(super) fn host(text: &str) -> Result<Box<str>, Fault> {
-    let fault = |why: &str, help: &str| Err(Fault::new(format!("{} {why}", quoted(text))).help(help));
+    let fault =
+        |why: &str, help: &str| Err(Fault::new(format!("{} {why}", quoted(text))).help(help));
     let inner = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
     if let Some(v6) = inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok()) {
         return Ok(format!("[{v6}]").into());
     }
     if text.parse::<Ipv6Addr>().is_ok() {
-        return fault("has no brackets", "write an IPv6 address as \"[2001:db8::10]\"");
+        return fault(
+            "has no brackets",
+            "write an IPv6 address as \"[2001:db8::10]\"",
+        );
     }
     if let Some((name, _)) = text.split_once(':').filter(|(name, _)| is_name(name)) {
         let help = format!("write the host alone: {}", quoted(name));
@@ -254,9 +262,8 @@ pub(super) fn prefix(text: &str) -> Result<Box<str>, Fault> {
 /// A pattern that compiles, by itself and bound to both ends.
 pub(super) fn pattern(text: &str) -> Result<Box<str>, Fault> {
     if text.len() > PATTERN_LIMIT {
-        return Err(
-            Fault::new(format!("has more than {PATTERN_LIMIT} bytes")).help("use a shorter pattern")
-        );
+        return Err(Fault::new(format!("has more than {PATTERN_LIMIT} bytes"))
+            .help("use a shorter pattern"));
     }
     for pattern in [text, &format!("^(?:{text})$")] {
         compiled(pattern).map_err(|why| {
