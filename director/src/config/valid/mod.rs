@@ -7,6 +7,7 @@ mod edge;
 mod health;
 mod http;
 mod limits;
+mod pool;
 mod prefix;
 mod service;
 mod sources;

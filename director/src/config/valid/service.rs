@@ -1,10 +1,6 @@
 //! Sites, services and their endpoints, each for itself.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-    sync::Arc,
-};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use director_core::{
     l7::{Listener, Upstream},
@@ -14,6 +10,7 @@ use director_core::{
 use super::{
     health::{self, Timing, Unsaid},
     http::{self, HttpDraft},
+    pool,
     steering::{self, SERVER_ID, SteeringDraft},
     value::{self, Role},
 };
@@ -46,14 +43,14 @@ pub(super) struct ServiceDraft<'r> {
     pub(super) protocol: Option<Located<Protocol>>,
     pub(super) mode: Option<Located<Mode>>,
     pub(super) steering: SteeringDraft,
-    timing: Timing,
-    probe: Option<ProbeSpec>,
+    pub(super) timing: Timing,
+    pub(super) probe: Option<ProbeSpec>,
     /// `None` when the list itself is wrong.
     pub(super) endpoints: Option<Vec<EndpointDraft<'r>>>,
     /// How director's proxy serves it.
     pub(super) http: Given<HttpDraft<'r>>,
     /// How its endpoints are spoken to by the proxy.
-    upstream: Option<Upstream>,
+    pub(super) upstream: Option<Upstream>,
     /// Where that is said.
     pub(super) upstream_place: Option<Place>,
 }
@@ -66,7 +63,7 @@ pub(super) struct EndpointDraft<'r> {
     pub(super) address: Option<Located<IpAddr>>,
     pub(super) port: Option<Located<u16>>,
     /// Whether it does not say its port itself.
-    is_portless: bool,
+    pub(super) is_portless: bool,
     pub(super) weight: Option<u32>,
     pub(super) server_id: Given<u32>,
 }
@@ -170,7 +167,7 @@ pub(super) fn services<'r>(
     let pools = pools.map(|pools| {
         let drafts = pools
             .into_iter()
-            .map(|located| pool(report, located, inherited, directory));
+            .map(|located| pool::pool(report, located, inherited, directory));
         drafts.collect::<Vec<_>>()
     });
     let mut all = services?;
@@ -227,7 +224,7 @@ fn service<'r>(
     ServiceDraft {
         http: http::http(report, &place, raw, name.as_ref(), directory),
         upstream: http::upstream(report, &place, name.as_ref(), &raw.upstream, directory),
-        upstream_place: place_of(&place, &raw.upstream),
+        upstream_place: upstream_place(&place, &raw.upstream),
         place,
         name,
         vip,
@@ -241,57 +238,11 @@ fn service<'r>(
     }
 }
 
-/// A service without an address of its own: only routes of the proxy lead to it.
-fn pool<'r>(
-    report: &mut Report<'_>,
-    located: Located<&'r raw::Pool>,
-    inherited: &Timing,
-    directory: &Path,
-) -> ServiceDraft<'r> {
-    fn given<T>(value: T, place: &Place) -> Option<Located<T>> {
-        let place = place.clone();
-        Some(Located { value, place })
-    }
-    let Located { value: raw, place } = located;
-    let name = report.require(&place, key("name", r#""api""#), &raw.name, |text| {
-        value::name(text)
-    });
-    let (timing, probe) = probing(report, &place, &raw.health, inherited, Unsaid::Nothing);
-    let endpoints = endpoints(report, &place, &raw.endpoint, None, Role::Upstream);
-    for endpoint in endpoints.iter().flatten() {
-        if endpoint.is_portless {
-            report.missing(&endpoint.place, key("port", "8080"));
-        }
-    }
-    if has_none(&raw.endpoint) {
-        report.error(
-            &place,
-            "has no endpoint",
-            "add a [[pool.endpoint]] with the keys name, site, address and port",
-        );
-    }
-    ServiceDraft {
-        vip: given(Ipv4Addr::UNSPECIFIED.into(), &place),
-        port: given(0, &place),
-        protocol: given(Protocol::Tcp, &place),
-        mode: given(Mode::Pool, &place),
-        steering: SteeringDraft::none(),
-        timing,
-        probe,
-        endpoints,
-        http: Given::Absent,
-        upstream: http::upstream(report, &place, name.as_ref(), &raw.upstream, directory),
-        upstream_place: place_of(&place, &raw.upstream),
-        name,
-        place,
-    }
-}
-
-fn has_none<T>(endpoints: &raw::Tables<T>) -> bool {
+pub(super) fn has_none<T>(endpoints: &raw::Tables<T>) -> bool {
     endpoints.as_ref().is_none_or(is_empty)
 }
 
-fn place_of<T>(service: &Place, raw: &Option<Field<T>>) -> Option<Place> {
+pub(super) fn upstream_place<T>(service: &Place, raw: &Option<Field<T>>) -> Option<Place> {
     let raw = raw.as_ref()?;
     Some(service.key("upstream", raw.span.start))
 }
@@ -359,7 +310,7 @@ fn unsaid(
     }
 }
 
-fn probing(
+pub(super) fn probing(
     report: &mut Report<'_>,
     service: &Place,
     raw: &Option<Table<raw::ServiceHealth>>,
@@ -379,7 +330,7 @@ fn probing(
     }
 }
 
-fn endpoints<'r>(
+pub(super) fn endpoints<'r>(
     report: &mut Report<'_>,
     service: &Place,
     raw: &'r raw::Tables<raw::Endpoint>,

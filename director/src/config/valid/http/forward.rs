@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
 use director_core::l7::{AdaptiveConcurrency, Affinity, CachePolicy, Forward, Retry, Rewrite};
 
 use super::{
+    affinity::affinity,
     answer, breaker,
     matches::one_at_most,
     reader::{Reader, at},
@@ -15,11 +16,11 @@ use crate::config::{
     place::{Fault, Given, Located, Place, key},
     raw,
     report::Report,
+    valid::value::number,
 };
 
 const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 const RETRY_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
-const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 400);
 
 /// What a route says of forwarding, and where what relates to other tables
 /// stands.
@@ -266,7 +267,7 @@ fn retry(
     };
     let retries = reader.number(key("retries", "2"), &raw.retries, 0..=10);
     let statuses = key("statuses", "[502, 503, 504]");
-    let status = crate::config::valid::value::number(400..=599_u16);
+    let status = number(400..=599_u16);
     let statuses = reader.list(statuses, &raw.statuses, status);
     let methods = reader.texts(key("methods", r#"["POST"]"#), &raw.methods, value::method);
     let per_try = reader.duration(key("per_try", r#""2s""#), &raw.per_try, TIME);
@@ -303,7 +304,7 @@ fn adaptive(
         Given::Refused => return None,
         Given::Value(located) => located,
     };
-    let limits = || crate::config::valid::value::number(1..=1_000_000_u32);
+    let limits = || number(1..=1_000_000_u32);
     let minimum = report.require(&place, key("minimum", "10"), &raw.minimum, limits());
     let maximum = report.require(&place, key("maximum", "1000"), &raw.maximum, limits());
     let (minimum, maximum) = (minimum?, maximum?);
@@ -350,80 +351,4 @@ fn cache(
         body_bytes,
     };
     Given::Value(Located { value, place })
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AffinityType {
-    Cookie,
-    Header,
-    Source,
-    Mcp,
-}
-
-fn affinity(
-    report: &mut Report<'_>,
-    route: &Place,
-    raw: &Option<Table<raw::http::Affinity>>,
-) -> Given<Affinity> {
-    let Located { value: raw, place } = match report.table(route, "affinity", raw) {
-        Given::Absent => return Given::Absent,
-        Given::Refused => return Given::Refused,
-        Given::Value(located) => located,
-    };
-    match affinity_of(report, &place, raw) {
-        Some(value) => Given::Value(Located { value, place }),
-        None => Given::Refused,
-    }
-}
-
-fn affinity_of(
-    report: &mut Report<'_>,
-    place: &Place,
-    raw: &raw::http::Affinity,
-) -> Option<Affinity> {
-    let types = crate::config::valid::value::choice(&[
-        ("cookie", AffinityType::Cookie),
-        ("header", AffinityType::Header),
-        ("source", AffinityType::Source),
-        ("mcp", AffinityType::Mcp),
-    ]);
-    let kind = report.require(place, key("type", r#""cookie""#), &raw.r#type, types);
-    let kind = kind?.value;
-    let is_cookie = kind == AffinityType::Cookie;
-    let mut fits = true;
-    for (name, at, is_used, what) in [
-        (
-            "name",
-            at(&raw.name),
-            is_cookie || kind == AffinityType::Header,
-            "\"cookie\" and \"header\"",
-        ),
-        ("max_age", at(&raw.max_age), is_cookie, "\"cookie\""),
-    ] {
-        if let Some(at) = at.filter(|_| !is_used) {
-            let message = format!("is for affinity of type {what} only");
-            report.error(&place.key(name, at), message, format!("remove {name}"));
-            fits = false;
-        }
-    }
-    let affinity = match kind {
-        AffinityType::Cookie => {
-            let mut reader = Reader { report, place };
-            let name = key("name", r#""director""#);
-            let name = reader.text(name, &raw.name, value::cookie_name);
-            let max_age = reader.duration(key("max_age", r#""1h""#), &raw.max_age, MAX_AGE);
-            Affinity::Cookie {
-                name: name.value_or("director".into())?,
-                max_age: max_age.into_option()?,
-            }
-        }
-        AffinityType::Header => {
-            let name = key("name", r#""x-user""#);
-            let name = report.require(place, name, &raw.name, |text| value::header_name(text));
-            Affinity::Header { name: name?.value }
-        }
-        AffinityType::Source => Affinity::Source,
-        AffinityType::Mcp => Affinity::Mcp,
-    };
-    fits.then_some(affinity)
 }

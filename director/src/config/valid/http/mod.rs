@@ -1,6 +1,7 @@
 //! The edge proxy: `[edge.http]`, `[service.http]`, routes and upstreams.
 
 mod across;
+mod affinity;
 mod answer;
 mod breaker;
 mod edge;
