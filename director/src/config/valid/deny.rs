@@ -150,7 +150,7 @@ fn lines(
             continue;
         }
         if prefixes.len() == MOST {
-            let message = format!("is one too many: {MOST} prefixes can be network in all");
+            let message = format!("is one too many: {MOST} prefixes can be denied in all");
             report.error_on(&line, place, message, "join those that are neighbours");
             return None;
         }

@@ -209,7 +209,11 @@ fn service<'r>(
         let probe = ProbeSpec::Tcp { port: None };
         (inherited.clone(), Some(probe), Some(Vec::new()))
     } else {
-        let unsaid = unsaid(protocol.as_ref(), mode.as_ref(), port.as_ref());
+        // What the proxy serves is TCP on one port, or is refused as such.
+        let unsaid = match steered {
+            Some(false) => Unsaid::Nothing,
+            _ => unsaid(protocol.as_ref(), mode.as_ref(), port.as_ref()),
+        };
         let (timing, probe) = probing(report, &place, &raw.health, inherited, unsaid);
         let role = match steered {
             Some(false) => Role::Upstream,

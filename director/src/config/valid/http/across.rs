@@ -58,22 +58,20 @@ fn upstream(report: &mut Report<'_>, service: &ServiceDraft<'_>) {
     let Some(place) = &service.upstream_place else {
         return;
     };
-    let (why, help) = if is_udp(service) {
-        ("is for services over tcp", "remove [service.upstream]")
-    } else if has_endpoints(service) == Some(false) {
-        let help = "add a [[service.endpoint]], or remove [service.upstream]";
-        ("means nothing: the service has no endpoint", help)
-    } else {
-        return;
-    };
-    // What has no endpoint and needs one was told so.
-    if service
-        .mode
-        .as_ref()
-        .is_some_and(|mode| mode.value == Mode::Proxy)
-        || is_udp(service)
-    {
-        report.error(place, why, help);
+    let is_proxy = |mode: &Located<Mode>| mode.value == Mode::Proxy;
+    if is_udp(service) {
+        report.error(
+            place,
+            "is for services over tcp",
+            "remove [service.upstream]",
+        );
+    } else if has_endpoints(service) == Some(false) && service.mode.as_ref().is_some_and(is_proxy) {
+        // In other modes, the service itself was refused.
+        let help = match service.http {
+            Given::Absent => "remove [service.upstream], or add [service.http] and endpoints",
+            _ => "add a [[service.endpoint]], or remove [service.upstream]",
+        };
+        report.error(place, "means nothing: the service has no endpoint", help);
     }
 }
 

@@ -16,7 +16,8 @@ use crate::config::{
     valid::value::choice,
 };
 
-const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 400);
+/// Browsers keep no cookie much longer.
+const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31_557_600);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AffinityType {
