@@ -8,13 +8,14 @@ use director_core::model::{
 
 use super::{
     super::{Attach, IcmpPolicy, Limits, Prefix, TunnelSources, load},
-    BASE, FULL, loaded, parse, refused,
+    BASE, FULL, HTTP, loaded, parse, refused,
 };
 
 #[test]
 fn the_base_loads_without_warnings() {
     assert_eq!(loaded(BASE).warnings, []);
     assert_eq!(loaded(FULL).warnings, []);
+    assert_eq!(loaded(HTTP).warnings, []);
 }
 
 #[test]
