@@ -1,4 +1,5 @@
 //! The edge proxy: services that are spoken to in HTTP.
 
 pub mod cache;
+pub mod mcp;
 pub mod seal;
