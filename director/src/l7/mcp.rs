@@ -103,7 +103,9 @@ pub fn seal_response(
 }
 
 /// What a client of an unknown or lost session is told: 404, by which it knows to
-/// initialise anew. The body is what servers made with the MCP SDKs say.
+/// initialise anew. The body is what servers made with the TypeScript SDK say; the
+/// Python SDK (2.3) hands its error to whoever uses it, and leaves it to them to open
+/// a new client.
 #[must_use]
 pub fn lost() -> Answer {
     const BODY: &str =
