@@ -1,5 +1,4 @@
 //! The cache within a real proxy: clients and a server on loopback.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fills;
 mod stale;

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
+use crate::l7::cache::{self, Caching, Key};
 use bytes::Bytes;
-use director::l7::cache::{self, Caching, Key};
 use director_core::l7::model::CachePolicy;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
