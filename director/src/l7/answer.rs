@@ -9,7 +9,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::{affinity::Lost, conn::Peer, headers, metrics::RequestEvent, slot::RouteView};
+use super::{conn::Peer, headers, metrics::RequestEvent, slot::RouteView};
 
 /// The length that a message says its body has.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -86,19 +86,6 @@ pub async fn own(
     }
     headers::edit_response(&mut response, edits)?;
     write(session, response, Bytes::copy_from_slice(&answer.body)).await
-}
-
-/// Tells a client of MCP that its session is lost. Returns that it is said.
-///
-/// # Errors
-/// When the client is gone.
-pub async fn lost(session: &mut Session, lost: &Lost) -> Result<bool> {
-    let mut response = ResponseHeader::build(StatusCode::NOT_FOUND, Some(3))?;
-    response.insert_header(header::CONTENT_TYPE, "application/json")?;
-    let body = format!(
-        r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32001,"message":"Session not found: {lost}"}}}}"#
-    );
-    write(session, response, body.into()).await
 }
 
 /// Sends a client elsewhere. Returns that it is said.

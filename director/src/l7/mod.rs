@@ -18,6 +18,7 @@ mod conn;
 mod gate;
 pub mod guard;
 mod headers;
+mod mcp;
 mod metrics;
 mod pool;
 mod proxy;

@@ -7,7 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use director_core::{breaker::Outcome, l7::Action};
+use director_core::{
+    breaker::Outcome,
+    l7::{Action, HeaderEdits},
+};
 use http::{StatusCode, header};
 use pingora_cache::{
     CacheKey, CacheMeta, CachePhase, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable,
@@ -29,7 +32,7 @@ use super::{
     attempt::Attempt,
     cache,
     conn::Peer,
-    headers,
+    headers, mcp,
     metrics::RequestEvent,
     request::{App, Ctx, Picked, Seen, refused},
     slot::RouteView,
@@ -127,10 +130,11 @@ impl ProxyHttp for App {
                     forward,
                 ) {
                     Ok(wanted) => ctx.wanted = wanted,
-                    Err(lost) => {
+                    Err(affinity::Lost) => {
                         route.metrics.count(RequestEvent::LostSession);
                         ctx.why = Some("lost session");
-                        return answer::lost(session, &lost).await;
+                        return answer::own(session, &mcp::lost(), &HeaderEdits::default(), None)
+                            .await;
                     }
                 }
                 Ok(false)
@@ -219,8 +223,10 @@ impl ProxyHttp for App {
         ctx: &mut Ctx,
         error: Option<&Error>,
     ) -> bool {
-        // One that is tried again elsewhere may still be answered.
-        if error.is_some_and(Error::retry) {
+        // One that is tried again elsewhere may still be answered. pingora asks this
+        // before it hands on a status, so it may not be known as such yet.
+        let is_status = error.is_some_and(|error| matches!(error.etype(), HTTPStatus(_)));
+        if error.is_some_and(Error::retry) || is_status && self.would_retry(session, ctx, true) {
             return false;
         }
         let (Some(caching), Some(route)) = (self.shared.caching.get(), ctx.route()) else {
@@ -424,8 +430,10 @@ impl ProxyHttp for App {
         if let Some((_, endpoint)) = &ctx.asked {
             let seal = self.shared.seal.load();
             let is_tls = ctx.peer.as_ref().is_some_and(|peer| peer.tls.is_some());
-            ctx.wanted
-                .to_client(response, endpoint, seal.as_deref(), is_tls)?;
+            if let Some((config, _)) = route.forward() {
+                ctx.wanted
+                    .to_client(response, &config.pool, endpoint, seal.as_deref(), is_tls)?;
+            }
         }
         if let Some(name) = &view.config.request_id {
             response.insert_header(name.to_string(), &ctx.request_id)?;

@@ -128,39 +128,41 @@ impl App {
 
     /// Whether a request that failed may be sent again; takes it from the budget.
     pub(super) fn may_retry(&self, session: &Session, ctx: &Ctx, was_sent: bool) -> bool {
-        let Some(route) = ctx.route() else {
+        let forward = ctx
+            .route()
+            .and_then(|route| Some((route, route.forward()?.1)));
+        let Some((route, forward)) = forward else {
             return false;
         };
-        let Some((config, forward)) = route.forward() else {
-            return false;
-        };
-        let now = self.shared.now();
-        let method = &session.req_header().method;
-        let is_safe = !was_sent
-            || method.is_idempotent()
-            || config
-                .retry
-                .methods
-                .iter()
-                .any(|safe| **safe == *method.as_str());
-        let is_late = config
-            .timeout
-            .is_some_and(|most| now.saturating_sub(ctx.started) >= most);
-        if ctx.tries > config.retry.retries
-            || !is_safe
-            || is_late
-            || session.response_written().is_some()
-            || session.as_ref().retry_buffer_truncated()
-        {
+        if !self.would_retry(session, ctx, was_sent) {
             return false;
         }
-        let is_allowed = forward.state.budget.withdraw(now);
+        let is_allowed = forward.state.budget.withdraw(self.shared.now());
         route.metrics.count(if is_allowed {
             RequestEvent::Retry
         } else {
             RequestEvent::RetryRefused
         });
         is_allowed
+    }
+
+    /// Whether a request that failed would be sent again if the budget allows it.
+    pub(super) fn would_retry(&self, session: &Session, ctx: &Ctx, was_sent: bool) -> bool {
+        let Some((config, _)) = ctx.route().and_then(RouteView::forward) else {
+            return false;
+        };
+        let now = self.shared.now();
+        let method = &session.req_header().method;
+        let mut safe = config.retry.methods.iter();
+        let is_safe =
+            !was_sent || method.is_idempotent() || safe.any(|safe| **safe == *method.as_str());
+        let spent = now.saturating_sub(ctx.started);
+        let is_late = config.timeout.is_some_and(|most| spent >= most);
+        ctx.tries <= config.retry.retries
+            && is_safe
+            && !is_late
+            && session.response_written().is_none()
+            && !session.as_ref().retry_buffer_truncated()
     }
 
     /// Before the first try: whether there is room for a request of its tier.
@@ -227,7 +229,7 @@ impl App {
                         && (also_tried || !ctx.tried.contains(&index))
                         && !asker.is_open(&endpoints, index, now)
                 };
-                let picked = ctx.wanted.pick(&endpoints, usable, also_tried, now);
+                let picked = ctx.wanted.pick(&endpoints, usable, now);
                 let Some(index) = picked else {
                     if is_full {
                         why = Picked::Full;

@@ -65,3 +65,7 @@ pub use request::{Key, invalidates, only_if_cached, variance};
 pub use response::cacheable;
 pub use serve::{Caching, tell};
 pub use store::ByteCache;
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;

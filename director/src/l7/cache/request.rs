@@ -137,3 +137,110 @@ pub(super) fn wants_validation(request: &RequestHeader, meta: &CacheMeta) -> boo
     });
     control.no_cache() || too_old || too_late
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use pingora_cache::key::CacheHashKey;
+    use pingora_http::ResponseHeader;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build(method, target.as_bytes(), None).unwrap();
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().unwrap();
+            request.append_header(name, *value).unwrap();
+        }
+        request
+    }
+
+    fn key(parts: &[String; 5], target: &str) -> [u8; 16] {
+        let [listener, route, pool, scheme, host] = parts.each_ref().map(String::as_str);
+        let key = Key {
+            listener,
+            route,
+            pool,
+            scheme,
+            host,
+        };
+        key.of(&request("GET", target, &[])).primary_bin()
+    }
+
+    fn varying(by: &str, headers: &[(&str, &str)]) -> Option<HashBinary> {
+        let mut head = ResponseHeader::build(200, None).unwrap();
+        head.insert_header("vary", by).unwrap();
+        let now = SystemTime::now();
+        let meta = CacheMeta::new(now, now, 0, 0, head);
+        variance(&meta, &request("GET", "/", headers))
+    }
+
+    #[test]
+    fn only_plain_reads_use_the_cache() {
+        assert!(may_use(&request("GET", "/", &[("content-length", "0")])));
+        assert!(may_use(&request("HEAD", "/", &[("cookie", "a=b")])));
+        for (method, header) in [
+            ("POST", ("accept", "*/*")),
+            ("OPTIONS", ("accept", "*/*")),
+            ("get", ("accept", "*/*")),
+            ("GET", ("content-length", "1")),
+            ("GET", ("transfer-encoding", "chunked")),
+            ("GET", ("upgrade", "websocket")),
+            ("GET", ("cache-control", "no-store")),
+        ] {
+            let refused = request(method, "/", &[header]);
+            assert!(!may_use(&refused), "{method} {header:?}");
+        }
+    }
+
+    #[test]
+    fn only_changes_that_were_made_invalidate() {
+        assert!(invalidates(&request("POST", "/", &[]), 200));
+        assert!(invalidates(&request("DELETE", "/", &[]), 303));
+        assert!(!invalidates(&request("POST", "/", &[]), 409));
+        assert!(!invalidates(&request("GET", "/", &[]), 200));
+    }
+
+    #[test]
+    fn hosts_have_no_case_but_paths_do() {
+        let parts = |host: &str| ["l", "r", "p", "http", host].map(str::to_owned);
+        assert_eq!(key(&parts("A.Example"), "/"), key(&parts("a.example"), "/"));
+        assert_ne!(key(&parts("a"), "/A"), key(&parts("a"), "/a"));
+        assert_ne!(key(&parts("a"), "/a?"), key(&parts("a"), "/a"));
+    }
+
+    #[test]
+    fn fields_that_are_varied_by_are_told_apart() {
+        let one = varying("a", &[("a", "x, y"), ("b", "1")]);
+        assert_eq!(one, varying("A", &[("b", "2"), ("a", "x, y")]));
+        let others: [&[(&str, &str)]; 5] = [
+            &[],
+            &[("a", "")],
+            &[("a", "x"), ("a", "y")],
+            &[("a", "x, y"), ("a", "")],
+            &[("a", "x,y")],
+        ];
+        for other in others {
+            assert_ne!(one, varying("a", other), "{other:?}");
+        }
+        let both = varying("a, b", &[("a", "x"), ("b", "y")]);
+        assert_eq!(both, varying("b,a,a", &[("b", "y"), ("a", "x")]));
+        assert_ne!(both, varying("a, b", &[("a", "y"), ("b", "x")]));
+        assert_eq!(varying("", &[("a", "x")]), None);
+    }
+
+    proptest! {
+        /// Parts of few characters, so that wrong keys would meet often.
+        #[test]
+        fn keys_are_as_different_as_what_they_are_of(
+            one in proptest::array::uniform5("[a/:]{0,2}"),
+            other in proptest::array::uniform5("[a/:]{0,2}"),
+            paths in proptest::array::uniform2("/[a/:]{0,2}"),
+        ) {
+            let [first, second] = paths;
+            let same = one == other && first == second;
+            prop_assert_eq!(key(&one, &first) == key(&other, &second), same);
+        }
+    }
+}
