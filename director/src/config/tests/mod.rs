@@ -8,6 +8,7 @@ mod cases;
 mod deny;
 mod fuzz;
 mod generate;
+mod http;
 mod load;
 mod relations;
 mod within;

@@ -1,12 +1,13 @@
 //! What requests a route is for.
 
-use director_core::l7::{HeaderMatch, Matches, PathMatch, ValueMatch};
+use director_core::l7::{HeaderEdits, HeaderMatch, Matches, PathMatch, ValueMatch};
 
 use super::{
     reader::{Reader, at},
     value,
 };
 use crate::config::{
+    field::Table,
     place::{Fault, Given, Key, Located, Place, key},
     raw,
     report::Report,
@@ -29,6 +30,7 @@ pub(super) fn matches(
     let methods = reader.texts(key("methods", r#"["GET"]"#), &raw.methods, value::method);
     let mcp = key("mcp_methods", r#"["tools/call"]"#);
     let mcp = reader.texts(mcp, &raw.mcp_methods, mcp_method);
+    let mut is_sound = true;
     for (list, name) in [
         (&hosts, "hosts"),
         (&methods, "methods"),
@@ -39,6 +41,7 @@ pub(super) fn matches(
             reader
                 .report
                 .error(place, "is empty, and matches nothing", help);
+            is_sound = false;
         }
     }
     let path = path(&mut reader, raw);
@@ -52,12 +55,13 @@ pub(super) fn matches(
             value: ValueMatch::Regex(alternatives.join("|").into()),
         });
     }
-    Some(Matches {
+    let matches = Matches {
         hosts: hosts.value_or(Vec::new())?,
         path: path?,
         methods: methods.value_or(Vec::new())?,
         headers,
-    })
+    };
+    is_sound.then_some(matches)
 }
 
 fn mcp_method(text: &str) -> Result<Box<str>, Fault> {
@@ -181,10 +185,10 @@ pub(super) fn edits(
     report: &mut Report<'_>,
     route: &Place,
     name: &'static str,
-    raw: &Option<crate::config::field::Table<raw::http::HeaderEdits>>,
-) -> Option<director_core::l7::HeaderEdits> {
+    raw: &Option<Table<raw::http::HeaderEdits>>,
+) -> Option<HeaderEdits> {
     let Located { value: raw, place } = match report.table(route, name, raw) {
-        Given::Absent => return Some(director_core::l7::HeaderEdits::default()),
+        Given::Absent => return Some(HeaderEdits::default()),
         Given::Refused => return None,
         Given::Value(located) => located,
     };
@@ -196,7 +200,7 @@ pub(super) fn edits(
         place: &place,
     };
     let remove = reader.texts(remove, &raw.remove, value::editable_header);
-    Some(director_core::l7::HeaderEdits {
+    Some(HeaderEdits {
         remove: remove.value_or(Vec::new())?,
         set: set?,
         add: add?,

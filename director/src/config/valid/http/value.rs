@@ -202,8 +202,8 @@ pub(super) fn host(text: &str) -> Result<Box<str>, Fault> {
     }
     if text.contains('*') {
         return fault(
-            "has a * that is not its first label",
-            "write names in full, or \"*.example.org\" for all below one",
+            "has a * where none can be",
+            "write the name in full; only hosts of a route may begin with one, as \"*.example.org\"",
         );
     }
     if !is_name(text) {
