@@ -261,8 +261,11 @@ impl Breaker {
                 } else {
                     0
                 };
+                if !is_failure {
+                    return None;
+                }
                 let cause = self.fault(policy, now)?;
-                (is_failure && may_open()).then(|| self.open(cause, now))
+                may_open().then(|| self.open(cause, now))
             }
             BreakerState::HalfOpen if is_failure => Some(self.open(BreakerCause::ProbeFailed, now)),
             BreakerState::HalfOpen => {

@@ -258,8 +258,8 @@ impl Guarded {
 
     fn admit(self: &Arc<Self>, now: Now) -> (Result<Held, Refused>, Option<Change>) {
         let mut guard = self.lock();
-        let policy = guard.policy;
-        let (permit, transition) = guard.breaker.admit(&policy, now);
+        let Guard { breaker, policy } = &mut *guard;
+        let (permit, transition) = breaker.admit(policy, now);
         self.publish(&guard);
         let held = match permit {
             Ok(permit) => Ok(Held {
