@@ -3,6 +3,7 @@
 //! `director`.
 
 pub mod adaptive;
+pub mod breakers;
 pub mod budget;
 pub mod load;
 pub mod model;
@@ -13,6 +14,7 @@ pub mod shed;
 
 pub use self::{
     adaptive::{AdaptiveLimit, Admitted},
+    breakers::{BreakerId, BreakerStatus, Breakers, Change, Changes, Permits, Refused},
     budget::RetryBudget,
     load::{EndpointLoad, InFlight, Latency},
     model::*,
