@@ -64,7 +64,6 @@ mod store;
 pub use request::{Key, invalidates, only_if_cached, variance};
 pub use response::cacheable;
 pub use serve::{Caching, tell};
-pub use store::ByteCache;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
