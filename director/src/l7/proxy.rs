@@ -19,7 +19,7 @@ use pingora_cache::{
 use pingora_core::{
     Error, ErrorSource,
     ErrorType::{self, HTTPStatus},
-    OkOrErr as _, Result,
+    OkOrErr as _, Result, RetryType,
     modules::http::HttpModules,
     protocols::Digest,
     upstreams::peer::HttpPeer,
@@ -226,7 +226,8 @@ impl ProxyHttp for App {
         // One that is tried again elsewhere may still be answered. pingora asks this
         // before it hands on a status, so it may not be known as such yet.
         let is_status = error.is_some_and(|error| matches!(error.etype(), HTTPStatus(_)));
-        if error.is_some_and(Error::retry) || is_status && self.would_retry(session, ctx, true) {
+        let is_decided = |error: &Error| matches!(error.retry, RetryType::Decided(true));
+        if error.is_some_and(is_decided) || is_status && self.would_retry(session, ctx, true) {
             return false;
         }
         let (Some(caching), Some(route)) = (self.shared.caching.get(), ctx.route()) else {
@@ -470,8 +471,11 @@ impl ProxyHttp for App {
         session: &mut Session,
         mut error: Box<Error>,
         ctx: &mut Ctx,
-        _: bool,
+        was_reused: bool,
     ) -> Box<Error> {
+        // Some errors leave open whether it matters that the connection was used
+        // before; asked of one that does, `retry` would panic.
+        error.retry.decide_reuse(was_reused);
         if error.retry() && matches!(error.etype(), HTTPStatus(_)) {
             // Decided when the status came.
             return error;
