@@ -26,10 +26,21 @@ pub fn allowed() -> Result<Vec<usize>> {
 /// # Errors
 /// When the kernel refuses.
 pub fn pin(thread: Option<Pid>, cpu: usize) -> Result<()> {
-    let mut one = CpuSet::new();
-    one.set(cpu)?;
-    sched_setaffinity(thread.unwrap_or(Pid::from_raw(0)), &one)
+    sched_setaffinity(thread.unwrap_or(Pid::from_raw(0)), &set(&[cpu])?)
         .with_context(|| format!("choosing CPU {cpu}"))
+}
+
+/// What the kernel takes for these CPUs.
+///
+/// # Errors
+/// When there can be no CPU of such a number.
+pub fn set(cpus: &[usize]) -> Result<CpuSet> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu)
+            .with_context(|| format!("choosing CPU {cpu}"))?;
+    }
+    Ok(set)
 }
 
 /// Keeps this thread on the last of its CPUs: kernels charge a program to the

@@ -1,0 +1,145 @@
+//! Programs that the benchmark runs. They end with it, however that ends.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::process::CommandExt as _,
+    process::{self, Command, ExitStatus},
+    sync::atomic::{AtomicBool, Ordering},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sched::sched_setaffinity,
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
+
+use crate::cpu;
+
+/// How long a program may take to end.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often is looked whether it has.
+const POLL: Duration = Duration::from_millis(5);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Notes Ctrl-C, SIGTERM and SIGHUP, so that all is taken down on the way out.
+///
+/// # Errors
+/// When signals cannot be handled.
+pub fn note_signals() -> Result<()> {
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::SeqCst)).context("handling signals")
+}
+
+/// # Errors
+/// When a signal asked for the end.
+pub fn check() -> Result<()> {
+    if INTERRUPTED.load(Ordering::SeqCst) {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+/// A program that runs until this is dropped.
+pub struct Child {
+    name: &'static str,
+    process: process::Child,
+}
+
+impl Child {
+    /// Starts it on `cpus`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(name: &'static str, command: &mut Command, cpus: &[usize]) -> Result<Self> {
+        let set = cpu::set(cpus)?;
+        // A terminal's Ctrl-C is for the benchmark alone.
+        command.process_group(0);
+        let prepare = move || {
+            set_pdeathsig(Signal::SIGTERM)?;
+            sched_setaffinity(Pid::from_raw(0), &set)?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec it makes two system calls and nothing else:
+        // no allocation, no lock.
+        unsafe { command.pre_exec(prepare) };
+        let process = command
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        Ok(Self { name, process })
+    }
+
+    /// # Errors
+    /// When it has ended.
+    pub fn check(&mut self) -> Result<()> {
+        match self.process.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended: {status}", self.name),
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let status = self.process.try_wait()?;
+            if status.is_some() || Instant::now() >= deadline {
+                return Ok(status);
+            }
+            sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        // It was not waited for, so that the number is still its own.
+        let _ = kill(Pid::from_raw(self.id().cast_signed()), Signal::SIGTERM);
+        if !matches!(self.wait(PATIENCE), Ok(Some(_))) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// Runs a program to its end, and returns what it wrote to stdout.
+///
+/// # Errors
+/// When it fails, or takes longer than `limit`.
+pub fn output(
+    name: &'static str,
+    command: &mut Command,
+    cpus: &[usize],
+    limit: Duration,
+) -> Result<String> {
+    let mut file = tempfile::tempfile()?;
+    command.stdout(file.try_clone()?);
+    let mut child = Child::start(name, command, cpus)?;
+    let status = child.wait(limit)?;
+    let text = written(&mut file)?;
+    match status {
+        Some(status) if status.success() => Ok(text),
+        Some(status) => bail!("{name} failed: {status}\n{text}"),
+        None => bail!("{name} did not end within {limit:?}"),
+    }
+}
+
+fn written(file: &mut File) -> Result<String> {
+    use io::{Read as _, Seek as _};
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
