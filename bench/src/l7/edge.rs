@@ -86,14 +86,14 @@ pub fn serve(options: &Options) -> Result<Infallible> {
         ..L7::default()
     };
     let mut core = Core::new(CoreOptions::default());
-    // Taken for healthy without a probe.
+    // Taken for healthy without a probe. Before there is a model nothing is commanded.
     let adopted = services.map(|service| Adopted {
         service: service.name,
         address: LOOPBACK,
         port: options.upstream,
         state: EndpointState::Active,
     });
-    core.handle(Event::Adopted(adopted.to_vec()), Duration::ZERO);
+    let _ = core.handle(Event::Adopted(adopted.to_vec()), Duration::ZERO);
     let commands = core.handle(Event::Model(model.clone()), Duration::ZERO);
     let (proxy, mut signals) = director::l7::Proxy::start(&model, &l7)?;
     for command in commands {
