@@ -1,7 +1,7 @@
 //! Programs that the benchmark runs. They end with it, however that ends.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::process::CommandExt as _,
     process::{self, Command, ExitStatus},
@@ -17,6 +17,7 @@ use nix::{
         prctl::set_pdeathsig,
         signal::{Signal, kill},
     },
+    time::ClockId,
     unistd::Pid,
 };
 
@@ -86,6 +87,32 @@ impl Child {
 
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// This process and those that it started.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn family(&self) -> Result<Vec<u32>> {
+        let id = self.id();
+        let path = format!("/proc/{id}/task/{id}/children");
+        let children = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let children = children.split_whitespace().map(str::parse);
+        let mut all = children.collect::<Result<Vec<u32>, _>>()?;
+        all.push(id);
+        Ok(all)
+    }
+
+    /// CPU time that they have taken so far.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn worked(&self) -> Result<Duration> {
+        let times = self.family()?.into_iter().map(|id| {
+            let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(id.cast_signed()))?;
+            anyhow::Ok(Duration::from(clock.now()?))
+        });
+        times.sum::<Result<_>>().context("reading CPU time")
     }
 
     fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {

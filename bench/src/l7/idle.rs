@@ -74,7 +74,7 @@ fn connect(port: u16) -> Result<TcpStream> {
 /// mapped: our program is that of the benchmark, and nginx serves behind too.
 fn memory(proxy: &Child) -> Result<f64> {
     let (mut own, mut files) = (0, 0);
-    for id in family(proxy.id())? {
+    for id in proxy.family()? {
         let path = format!("/proc/{id}/smaps_rollup");
         let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
         let field = |name| kib(&text, name).with_context(|| format!("no {name} in {path}"));
@@ -90,14 +90,4 @@ fn kib(text: &str, name: &str) -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     rest.trim().strip_suffix(" kB")?.parse().ok()
-}
-
-/// A process and those that it started.
-fn family(id: u32) -> Result<Vec<u32>> {
-    let path = format!("/proc/{id}/task/{id}/children");
-    let children = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    let children = children.split_whitespace().map(str::parse);
-    let mut all = children.collect::<Result<Vec<u32>, _>>()?;
-    all.push(id);
-    Ok(all)
 }

@@ -36,6 +36,9 @@ pub struct Figures {
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
+    /// Microseconds of the proxy's CPU time a request, unlike the rest not what
+    /// the load saw.
+    pub cpu: f64,
 }
 
 /// Beyond the time of a measurement.
@@ -52,6 +55,7 @@ pub fn times(rate: f64, histogram: &Histogram<u64>) -> Figures {
         p50: at(0.5),
         p99: at(0.99),
         p999: at(0.999),
+        cpu: f64::NAN,
     }
 }
 
@@ -118,6 +122,7 @@ fn from_wrk(text: &str, length: usize) -> Result<Figures> {
         p50,
         p99,
         p999,
+        cpu: f64::NAN,
     })
 }
 

@@ -15,6 +15,8 @@
 //!   its connection is there on, `fresh` from connecting on.
 //! - Each round measures all proxies, a case after the other; which comes first
 //!   changes from round to round. Figures are medians over the rounds.
+//! - Beside what the load sees is the CPU time that a request takes of the proxy.
+//!   Where the proxy's CPU was not all its own, that says more.
 //! - A request that fails, a wrong length, or a connection that was to be new
 //!   and is not, fails the benchmark.
 
@@ -43,6 +45,8 @@ use crate::{cpu, report::Row};
 
 /// What opens connections to a proxy in each round, besides requests.
 const FEW: u64 = 1000;
+/// How long a case runs in the first round.
+const WARM: Duration = Duration::from_secs(1);
 const IDLE: &str = "idle-10k";
 
 /// How a proxy is asked.
@@ -107,7 +111,7 @@ const CASES: [Case; 9] = {
 /// Which case, which proxy, and its figures of all rounds.
 type Series = (Case, Subject, Vec<Figures>);
 
-/// Runs all cases in each round: four rows a case and peer, one for memory.
+/// Runs all cases in each round: five rows a case and peer, one for memory.
 ///
 /// # Errors
 /// Without privilege or CPUs for it, a program, or when a request fails.
@@ -175,37 +179,36 @@ fn measure(stage: &mut Stage, series: &mut [Series], rounds: u32, time: Duration
         }
     }
     for round in 0..=rounds {
-        let mut start = 0;
         for case in series.chunk_by_mut(|a, b| a.0.name == b.0.name) {
-            start += 1;
             // Now one comes first, now another.
             let count = case.len();
             for turn in 0..count {
                 let (case, subject, figures) = &mut case[(turn + round as usize) % count];
+                let proxy = proxies.iter_mut().find(|(it, _)| it == subject);
+                let (_, proxy) = proxy.context("a proxy was not started")?;
                 // The first round warms caches.
-                let time = if round == 0 {
-                    Duration::from_secs(1)
-                } else {
-                    time
-                };
-                let measured = one(stage, *case, *subject, time)
+                let time = if round == 0 { WARM } else { time };
+                let measured = one(stage, *case, *subject, proxy, time)
                     .with_context(|| format!("{} of {}", case.name, subject.name()))?;
                 if round > 0 {
                     figures.push(measured);
                 }
                 stage.check()?;
-                for (_, proxy) in &mut proxies {
-                    proxy.check()?;
-                }
+                proxy.check()?;
                 child::check()?;
             }
         }
-        eprintln!("round {round} of {rounds}: {start} cases");
     }
     Ok(())
 }
 
-fn one(stage: &Stage, case: Case, subject: Subject, time: Duration) -> Result<Figures> {
+fn one(
+    stage: &Stage,
+    case: Case,
+    subject: Subject,
+    proxy: &Child,
+    time: Duration,
+) -> Result<Figures> {
     let (plain, tls) = subject.ports();
     let plan = Plan {
         port: if case.load.is_tls() { tls } else { plain },
@@ -216,14 +219,16 @@ fn one(stage: &Stage, case: Case, subject: Subject, time: Duration) -> Result<Fi
         cpus: &stage.cpus.rest,
         directory: stage.directory(),
     };
-    let before = accepted()?;
-    let figures = match case.load {
+    let (before, idle) = (accepted()?, proxy.worked()?);
+    let mut figures = match case.load {
         Load::Wrk { is_tls, closes } => load::wrk(&plan, is_tls, closes),
         Load::Fresh => fresh::run(&plan),
         Load::H2load => load::h2load(&plan),
     }?;
-    let connections = accepted()? - before;
-    let requests = (figures.rate * time.as_secs_f64()) as u64;
+    let (connections, worked) = (accepted()? - before, proxy.worked()? - idle);
+    let requests = figures.rate * time.as_secs_f64();
+    figures.cpu = worked.as_secs_f64() * 1e6 / requests;
+    let requests = requests as u64;
     let expected = if case.load.closes() { requests } else { 0 };
     // What is measured would be something else.
     ensure!(
@@ -251,11 +256,12 @@ fn accepted() -> Result<u64> {
 }
 
 type Unit = (&'static str, fn(&Figures) -> f64);
-const UNITS: [Unit; 4] = [
+const UNITS: [Unit; 5] = [
     ("requests/s", |figures| figures.rate),
     ("p50 us", |figures| figures.p50),
     ("p99 us", |figures| figures.p99),
     ("p99.9 us", |figures| figures.p999),
+    ("CPU us/request", |figures| figures.cpu),
 ];
 
 fn rows(series: &[Series]) -> Vec<Row> {
