@@ -1,6 +1,6 @@
 //! Which CPU runs what.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::{
@@ -88,4 +88,39 @@ pub fn real_time(thread: Pid, priority: i32) -> Result<()> {
     let set = unsafe { libc::sched_setscheduler(thread.as_raw(), policy, &raw const parameter) };
     nix::Error::result(set).context("making a thread real-time")?;
     Ok(())
+}
+
+/// Gives all processes of this session the CPU before those of others, where the
+/// kernel shares CPUs among sessions first (`sched_autogroup_enabled`), until
+/// this is dropped.
+#[derive(Debug)]
+pub struct Session {
+    /// The session's nice value as it was; `None`: there is no such thing here.
+    before: Option<i32>,
+}
+
+impl Session {
+    const PATH: &str = "/proc/self/autogroup";
+
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn raise() -> Result<Self> {
+        // In the form of `/autogroup-25 nice 0`.
+        let text = fs::read_to_string(Self::PATH).unwrap_or_default();
+        let before = text.trim().rsplit(' ').next();
+        let before = before.and_then(|nice| nice.parse().ok());
+        if before.is_some() {
+            fs::write(Self::PATH, "-20").context("raising the session's priority")?;
+        }
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            // What is left is a priority that is too high.
+            let _ = fs::write(Self::PATH, before.to_string());
+        }
+    }
 }

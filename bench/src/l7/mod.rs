@@ -33,7 +33,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     sched::{CloneFlags, sched_setaffinity, unshare},
     sys::resource::{Resource, getrlimit, setrlimit},
-    unistd::Pid,
+    unistd::{Pid, gettid},
 };
 
 use self::{
@@ -41,7 +41,10 @@ use self::{
     load::{Figures, Plan},
     subject::{Cpus, LARGE, SMALL, Stage, Subject},
 };
-use crate::{cpu, report::Row};
+use crate::{
+    cpu::{self, Session},
+    report::Row,
+};
 
 /// What opens connections to a proxy in each round, besides requests.
 const FEW: u64 = 1000;
@@ -119,6 +122,8 @@ pub fn run(rounds: u32, time: Duration, threads: usize, only: &[String]) -> Resu
     child::note_signals()?;
     let cpus = divide(threads)?;
     sched_setaffinity(Pid::from_raw(0), &cpu::set(&cpus.rest)?)?;
+    cpu::raise(gettid())?;
+    let _session = Session::raise()?;
     prepare()?;
     let wanted = |name: &str| only.is_empty() || only.iter().any(|text| name.contains(text));
     let cases = CASES.iter().filter(|case| {
