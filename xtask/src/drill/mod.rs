@@ -7,6 +7,7 @@
 //! [`report`], [`plot`]). The servers that are lost are ours too ([`server`]).
 
 mod figures;
+pub mod ids;
 mod judge;
 pub mod load;
 mod measure;

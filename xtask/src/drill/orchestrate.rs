@@ -79,6 +79,7 @@ fn measured(plan: &Plan, lab: &mut Lab, progress: &Progress) -> anyhow::Result<(
     let clock = Clock::start();
     let running = Load::start(
         &LoadSpec {
+            kind: plan.layer.load(),
             targets: vec![lab.vip()],
             sources: lab.client_addresses(),
             endpoints: topology.endpoints().to_vec(),

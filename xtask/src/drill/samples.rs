@@ -100,6 +100,7 @@ pub fn records(topology: &Topology) -> Records {
             records.counts.answers[usize::from(endpoint)] += 1;
         }
         records.attempts.push(Attempt {
+            id: 0,
             start_us,
             latency_us: 200 + random.u32(..900),
             endpoint: (!refused).then_some(endpoint),
