@@ -197,6 +197,8 @@ fn wrong_usage_is_told_before_anything_is_made() {
         ("--rto never", "--rto"),
         ("--site dc09", "dc09"),
         ("--mode proxy", "drill tunnel, nat or l2"),
+        ("--layer l7 --mode nat", "--layer l4"),
+        ("--fault slow-site", "--layer l7"),
     ] {
         let output = failover(options).output().unwrap();
         assert_eq!(

@@ -7,6 +7,7 @@ use super::*;
 
 const LOSS: Objectives = Objectives {
     rto: Duration::from_secs(7),
+    rto_asked: false,
     planned: false,
 };
 

@@ -175,7 +175,8 @@ impl Lab {
         let answer = within(&self.netns("edge"), || {
             let mut stream = TcpStream::connect_timeout(&address, METRICS_WITHIN)?;
             stream.set_read_timeout(Some(METRICS_WITHIN))?;
-            let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+            let request =
+                format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
             stream.write_all(request.as_bytes())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;

@@ -28,6 +28,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::run::Usage;
+pub use config::{PER_TRY, RETRIES};
 pub use director::build as build_director;
 pub use netns::enter_netns;
 use process::{Process, ProcessId};

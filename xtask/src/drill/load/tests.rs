@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use super::records::{BreakKind, Outcome};
 use super::*;
-use crate::drill::server;
 use crate::drill::ids::Ids;
+use crate::drill::server;
 use crate::drill::stats::{Conduct, Snapshot, Stats};
 
 /// Holds the arguments of [`server_process`].
