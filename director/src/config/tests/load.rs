@@ -55,7 +55,7 @@ fn the_example_shows_the_defaults() {
             .is_some_and(|(key, _)| !key.contains(' ') && !["port", "threads"].contains(&key))
     };
     let commented = text.lines().filter(is_default).count();
-    assert_eq!(commented, 27, "keys whose default the example shows");
+    assert_eq!(commented, 67, "keys whose default the example shows");
     let lines = text.lines().map(|line| match is_default(&line) {
         true => line.trim_start_matches("# "),
         false => line,
