@@ -113,6 +113,57 @@ impl<T: Shape> Shape for Vec<Field<T>> {
     }
 }
 
+/// A size: a number of bytes, or a text with a unit.
+#[derive(Debug)]
+pub(super) enum Amount {
+    Bytes(i64),
+    Text(String),
+}
+
+impl Shape for Amount {
+    const EXPECTED: &'static str = "a size such as \"32KiB\", or a number of bytes";
+
+    fn text(text: String) -> Result<Self, String> {
+        Ok(Self::Text(text))
+    }
+
+    fn integer(number: i64) -> Result<Self, String> {
+        Ok(Self::Bytes(number))
+    }
+}
+
+/// A table whose keys are the operator's.
+#[derive(Debug)]
+pub(super) struct Entries(pub(super) Vec<Entry>);
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    /// Byte offset of the key.
+    pub(super) at: usize,
+    pub(super) value: Field<String>,
+}
+
+impl Shape for Entries {
+    const EXPECTED: &'static str = "a table";
+
+    fn table<'de, A: MapAccess<'de>>(
+        mut first: Option<Spanned<String>>,
+        mut rest: A,
+    ) -> Result<Result<Self, String>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = first.take() {
+            entries.push(Entry {
+                at: key.span().start,
+                name: key.into_inner(),
+                value: rest.next_value()?,
+            });
+            first = rest.next_key()?;
+        }
+        Ok(Ok(Self(entries)))
+    }
+}
+
 impl<T: DeserializeOwned> Shape for Keys<T> {
     const EXPECTED: &'static str = "a table";
 

@@ -1,13 +1,18 @@
 //! The file as it is written: every key optional, nothing checked but its type.
 
+pub(super) mod http;
+
 use serde::Deserialize;
 
-use super::field::{Field, Table};
+use super::field::{Amount, Entries, Field, Table};
 
 pub(super) type Text = Option<Field<String>>;
 pub(super) type Integer = Option<Field<i64>>;
 pub(super) type Truth = Option<Field<bool>>;
 pub(super) type Texts = Option<Field<Vec<Field<String>>>>;
+pub(super) type Integers = Option<Field<Vec<Field<i64>>>>;
+pub(super) type Size = Option<Field<Amount>>;
+pub(super) type Map = Option<Field<Entries>>;
 pub(super) type Tables<T> = Option<Field<Vec<Table<T>>>>;
 
 #[derive(Debug, Deserialize)]
@@ -16,6 +21,7 @@ pub(super) struct Root {
     pub(super) health: Option<Table<Health>>,
     pub(super) site: Tables<Site>,
     pub(super) service: Tables<Service>,
+    pub(super) pool: Tables<Pool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -33,6 +39,7 @@ pub(super) struct Edge {
     pub(super) nat: Option<Table<Nat>>,
     pub(super) icmp: Option<Table<Icmp>>,
     pub(super) limits: Option<Table<Limits>>,
+    pub(super) http: Option<Table<http::Edge>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +115,18 @@ pub(super) struct Service {
     pub(super) syn_cookies: Truth,
     pub(super) idle_timeout: Text,
     pub(super) health: Option<Table<ServiceHealth>>,
+    pub(super) endpoint: Tables<Endpoint>,
+    pub(super) http: Option<Table<http::Http>>,
+    pub(super) upstream: Option<Table<http::Upstream>>,
+    pub(super) route: Tables<http::Route>,
+}
+
+/// A service that only routes of the proxy lead to.
+#[derive(Debug, Deserialize)]
+pub(super) struct Pool {
+    pub(super) name: Text,
+    pub(super) health: Option<Table<ServiceHealth>>,
+    pub(super) upstream: Option<Table<http::Upstream>>,
     pub(super) endpoint: Tables<Endpoint>,
 }
 

@@ -158,11 +158,21 @@ impl<'t> Report<'t> {
         key: Key,
         parse: impl Fn(&str) -> Result<U, Fault>,
     ) -> Vec<Located<U>> {
+        self.items_of(list, key, |text| parse(text))
+    }
+
+    /// The same of items that are no texts.
+    pub(super) fn items_of<T: Shape, U>(
+        &mut self,
+        list: &Located<&Vec<Field<T>>>,
+        key: Key,
+        parse: impl Fn(&T) -> Result<U, Fault>,
+    ) -> Vec<Located<U>> {
         let items = list.value.iter().enumerate();
         items
             .filter_map(|(index, field)| {
                 let place = list.place.index(index, field.span.start);
-                self.value(place, key, field, |text| parse(text))
+                self.value(place, key, field, &parse)
             })
             .collect()
     }
@@ -182,7 +192,8 @@ impl<'t> Report<'t> {
         }
     }
 
-    fn value<'f, T: Shape, U>(
+    /// Reads the value at a place: its type, then what it says.
+    pub(super) fn value<'f, T: Shape, U>(
         &mut self,
         place: Place,
         key: Key,

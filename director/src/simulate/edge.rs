@@ -291,7 +291,14 @@ mod tests {
             let kept = all.iter().filter(|name| !names.contains(&name.as_str()));
             kept.cloned().collect()
         };
-        let dc01 = ["web/dc01-a", "web/dc01-b", "web6/dc01-a", "dns/dc01-ns"];
+        let dc01 = [
+            "web/dc01-a",
+            "web/dc01-b",
+            "web6/dc01-a",
+            "dns/dc01-ns",
+            "shop/dc01-shop",
+            "api/dc01-api",
+        ];
         // web3 has no other site. Its endpoints fail one by one, and the last
         // stays; a drain of both at once is refused.
         let failed = [&dc01[..], &["web3/dc01-a"]].concat();
@@ -308,8 +315,8 @@ mod tests {
     fn the_last_endpoints_stay_and_that_is_told() {
         let config = example();
         let made = made(&config, &["dc01"], &["dc02", "dc03"]);
-        assert_eq!(made.notes.len(), 4, "{:?}", made.notes);
-        assert!(made.notes[0].contains("service dns would have no endpoint left"));
+        assert_eq!(made.notes.len(), 6, "{:?}", made.notes);
+        assert!(made.notes[1].contains("service dns would have no endpoint left"));
         // But for the host's own, which has none.
         let bare = made.plans.iter().filter(|plan| plan.table.is_empty());
         let bare: Vec<&str> = bare.map(|plan| &*plan.service).collect();
@@ -323,8 +330,9 @@ mod tests {
             site.weight = u32::from(&*site.name == "dc03");
         }
         let made = made(&config, &[], &[]);
-        assert_eq!(active(&made), ["web/dc03-a", "web6/dc03-a"]);
-        assert_eq!(made.notes.len(), 2);
+        let expected = ["web/dc03-a", "web6/dc03-a", "shop/dc03-shop"];
+        assert_eq!(active(&made), expected);
+        assert_eq!(made.notes.len(), 3);
         assert!(made.notes[0].contains("service dns has no endpoint"));
         assert!(made.notes[1].contains("service web3 has no endpoint"));
     }

@@ -11,8 +11,8 @@ pub struct L7 {
     /// One for each service in [`Mode::Proxy`](crate::Mode::Proxy) that has an
     /// `[service.http]`.
     pub listeners: Vec<Listener>,
-    /// How servers are spoken to, for each service that a route may name: those
-    /// with endpoints.
+    /// How servers are spoken to, for each service over TCP that has endpoints: a
+    /// route may name it, unless it has every port.
     pub upstreams: Vec<Upstream>,
     pub access_log: Option<AccessLog>,
     /// Bytes that cached responses may take; 0: none is cached.
@@ -252,9 +252,11 @@ pub struct Matches {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
     Exact(Box<str>),
-    /// Matches at boundaries of segments: `/api` has `/api/x`, not `/apix`.
+    /// Matches at boundaries of segments: `/api` has `/api/x`, not `/apix`. `/` has
+    /// every path; no other ends in a slash.
     Prefix(Box<str>),
-    /// Matches the whole path. Compiles.
+    /// Matches the whole path. Compiles, alone and between `^(?:` and `)$`, in a
+    /// megabyte.
     Regex(Box<str>),
 }
 
@@ -270,7 +272,7 @@ pub enum ValueMatch {
     Present,
     Absent,
     Exact(Box<str>),
-    /// Matches the whole value. Compiles.
+    /// Matches the whole value. Compiles as [`PathMatch::Regex`] does.
     Regex(Box<str>),
 }
 
@@ -307,9 +309,11 @@ pub struct Answer {
 pub enum Rewrite {
     /// The whole path; the query stays.
     Path(Box<str>),
-    /// What [`PathMatch::Prefix`] matched becomes this.
+    /// What [`PathMatch::Prefix`] matched becomes this. As there, only `/` ends in a
+    /// slash; the result has one slash where both parts have one.
     Prefix(Box<str>),
-    /// Every match of a pattern becomes `to`, in which `$1` stands for a group.
+    /// Every match of a pattern becomes `to`, in which `$1` stands for a group that
+    /// the pattern has.
     Regex { pattern: Box<str>, to: Box<str> },
 }
 

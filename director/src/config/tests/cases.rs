@@ -1,12 +1,13 @@
 //! Edits of a valid file, and exactly what is said of each: `cases/*.txt`.
 //!
 //! A case is a paragraph. `12: text` puts the text in the place of line 12 of
-//! the file, `base.toml` or `full.toml`; a second `12:` adds a line after it. Then follows each error
+//! the file, `base.toml`, `full.toml` or `http.toml`; a second `12:` adds a line
+//! after it. Then follows each error
 //! behind `>`, or each warning behind `?`, or `ok`. Lines behind `#` are titles.
 
 use std::collections::BTreeMap;
 
-use super::{super::parse, BASE, FULL};
+use super::{super::parse, BASE, FULL, HTTP};
 
 #[test]
 fn edge() {
@@ -36,6 +37,11 @@ fn path() {
 #[test]
 fn steering() {
     check(FULL, include_str!("cases/steering.txt"));
+}
+
+#[test]
+fn http() {
+    check(HTTP, include_str!("cases/http.txt"));
 }
 
 /// Runs every case, and fails with all that differ.

@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::{
-    super::ConfigErrors, BASE, FULL, generate::config, loaded, parse, within::within,
+    super::ConfigErrors, BASE, FULL, HTTP, generate::config, loaded, parse, within::within,
     written::written,
 };
 
@@ -45,6 +45,10 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         "[\"0.0.0.0/0\"]",
         "[\"a\", 1]",
         "{ name = \"a\" }",
+        "{ x-a = \"1\" }",
+        "\"64MiB\"",
+        "\"/a\"",
+        "\"(\"",
     ]);
     prop_oneof![
         (at(), 1..20usize).prop_map(|(at, length)| Mutation::Delete(at, length)),
@@ -122,11 +126,10 @@ proptest! {
 
     #[test]
     fn a_mutated_file_loads_or_says_why(
-        is_full in any::<bool>(),
+        base in prop::sample::select(vec![BASE, FULL, HTTP]),
         mutations in vec(mutation(), 1..6),
     ) {
-        let text = if is_full { FULL } else { BASE }.to_owned();
-        let text = mutations.iter().fold(text, |text, it| mutated(&text, it));
+        let text = mutations.iter().fold(base.to_owned(), |text, it| mutated(&text, it));
         loads_or_says_why(&text);
     }
 

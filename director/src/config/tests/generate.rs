@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
-use director_core::model::{
-    Affinity, Encapsulation, Endpoint, HealthPolicy, Mode, Model, OnDeath, ProbeSpec, Protocol,
-    Service, Site, Steering, Track,
+use director_core::{
+    l7::{L7, ProxyProtocol, Upstream, UpstreamProtocol},
+    model::{
+        Affinity, Encapsulation, Endpoint, HealthPolicy, Mode, Model, OnDeath, ProbeSpec, Protocol,
+        Service, Site, Steering, Track,
+    },
 };
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 
@@ -293,11 +296,44 @@ fn edge() -> impl Strategy<Value = Edge> {
     })
 }
 
+/// How the endpoints of any service are spoken to.
+fn upstream() -> impl Strategy<Value = Upstream> {
+    let protocols = prop::sample::select(vec![UpstreamProtocol::Http1, UpstreamProtocol::Http2]);
+    let headers = option::of(prop::sample::select(vec![
+        ProxyProtocol::V1,
+        ProxyProtocol::V2,
+    ]));
+    (
+        protocols,
+        duration(1..=60_000),
+        duration(1000..=3_600_000),
+        option::of(1..=100_000u32),
+        headers,
+    )
+        .prop_map(
+            |(protocol, connect_timeout, idle_timeout, connections, proxy_protocol)| Upstream {
+                service: "".into(),
+                protocol,
+                tls: None,
+                connect_timeout,
+                idle_timeout,
+                connections,
+                proxy_protocol,
+            },
+        )
+}
+
 /// Any configuration that is valid.
 pub(super) fn config() -> impl Strategy<Value = Config> {
     let sites = prop::collection::btree_map(name(), 1..=1000u32, 1..5);
-    (edge(), sites, vec(service_seed(), 0..6), 1..=4096usize).prop_map(
-        |(edge, sites, seeds, probe_concurrency)| {
+    (
+        edge(),
+        sites,
+        vec(service_seed(), 0..6),
+        1..=4096usize,
+        upstream(),
+    )
+        .prop_map(|(edge, sites, seeds, probe_concurrency, upstream)| {
             let sites: Vec<_> = sites
                 .into_iter()
                 .map(|(name, weight)| Site {
@@ -306,15 +342,25 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                 })
                 .collect();
             let services = seeds.into_iter().enumerate();
-            let services = services
+            let services: Vec<_> = services
                 .map(|(index, seed)| service(index, seed, &sites))
                 .collect();
+            let asked = services
+                .iter()
+                .filter(|it| it.protocol == Protocol::Tcp && !it.endpoints.is_empty());
+            let upstreams = asked.map(|service| Upstream {
+                service: service.name.clone(),
+                ..upstream.clone()
+            });
+            let l7 = L7 {
+                upstreams: upstreams.collect(),
+                ..L7::default()
+            };
             Config {
                 edge,
                 model: Model { sites, services },
-                l7: director_core::l7::L7::default(),
+                l7,
                 probe_concurrency,
             }
-        },
-    )
+        })
 }

@@ -8,13 +8,14 @@ use director_core::model::{
 
 use super::{
     super::{Attach, IcmpPolicy, Limits, Prefix, TunnelSources, load},
-    BASE, FULL, loaded, parse, refused,
+    BASE, FULL, HTTP, loaded, parse, refused,
 };
 
 #[test]
 fn the_base_loads_without_warnings() {
     assert_eq!(loaded(BASE).warnings, []);
     assert_eq!(loaded(FULL).warnings, []);
+    assert_eq!(loaded(HTTP).warnings, []);
 }
 
 #[test]
@@ -35,6 +36,8 @@ fn the_example_loads_without_warnings() {
         ("dns", Mode::Nat, Protocol::Udp, 2),
         ("web3", Mode::L2, Protocol::Udp, 2),
         ("login", Mode::Proxy, Protocol::Tcp, 0),
+        ("shop", Mode::Proxy, Protocol::Tcp, 2),
+        ("api", Mode::Pool, Protocol::Tcp, 2),
     ];
     assert_eq!(services.collect::<Vec<_>>(), expected);
 }
@@ -44,14 +47,15 @@ fn the_example_shows_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/director.toml");
     let text = fs::read_to_string(path).unwrap();
     // What is behind a comment sign and looks like a key, but for the port,
-    // whose default differs from service to service.
+    // whose default differs from service to service, and threads, whose
+    // default is none that can be written.
     let is_default = |line: &&str| {
         line.strip_prefix("# ")
             .and_then(|line| line.split_once(" = "))
-            .is_some_and(|(key, _)| !key.contains(' ') && key != "port")
+            .is_some_and(|(key, _)| !key.contains(' ') && !["port", "threads"].contains(&key))
     };
     let commented = text.lines().filter(is_default).count();
-    assert_eq!(commented, 27, "keys whose default the example shows");
+    assert_eq!(commented, 67, "keys whose default the example shows");
     let lines = text.lines().map(|line| match is_default(&line) {
         true => line.trim_start_matches("# "),
         false => line,

@@ -8,6 +8,7 @@ mod cases;
 mod deny;
 mod fuzz;
 mod generate;
+mod http;
 mod load;
 mod relations;
 mod within;
@@ -20,6 +21,9 @@ const BASE: &str = include_str!("cases/base.toml");
 
 /// The same with what the packet path can be told.
 const FULL: &str = include_str!("cases/full.toml");
+
+/// One whose services the edge proxy serves.
+const HTTP: &str = include_str!("cases/http.toml");
 
 #[track_caller]
 fn loaded(text: &str) -> Loaded {

@@ -1,8 +1,14 @@
 //! Configurations as files that say everything.
 
+#[path = "written_http.rs"]
+mod http;
+
 use std::{fmt::Write as _, net::IpAddr};
 
-use director_core::model::{Mode, ProbeSpec, Protocol, Service, Site};
+use director_core::{
+    l7::L7,
+    model::{Mode, ProbeSpec, Protocol, Service, Site},
+};
 
 use crate::config::{Config, Edge, Prefix, TunnelSources};
 
@@ -37,8 +43,18 @@ pub(super) fn written(config: &Config) -> String {
     for Site { name, weight } in &config.model.sites {
         writeln!(out, "[[site]]\nname = {}\nweight = {weight}", text(name)).unwrap();
     }
+    out += &http::edge(&config.l7);
     for service in &config.model.services {
-        out += &written_service(service);
+        let table = match service.mode {
+            Mode::Pool => "pool",
+            _ => "service",
+        };
+        out += &written_service(service, &config.l7);
+        let upstreams = config.l7.upstreams.iter();
+        for upstream in upstreams.filter(|it| it.service == service.name) {
+            out += &http::upstream(table, upstream);
+        }
+        out += &endpoints(service, table);
     }
     out
 }
@@ -96,7 +112,11 @@ fn sources(tunnel: &TunnelSources) -> String {
     v4.unwrap_or_default() + &v6.unwrap_or_default()
 }
 
-fn written_service(service: &Service) -> String {
+fn written_service(service: &Service, l7: &L7) -> String {
+    if service.mode == Mode::Pool {
+        let head = format!("[[pool]]\nname = \"{}\"\n", service.name);
+        return head + &health(service, "pool");
+    }
     let mut out = format!(
         "[[service]]\nname = \"{}\"\nvip = \"{}\"\nport = {}\nprotocol = {}\nmode = {}\n",
         service.name,
@@ -106,13 +126,22 @@ fn written_service(service: &Service) -> String {
         word(service.mode),
     );
     out += &steering(service);
-    if service.mode != Mode::Proxy {
-        out += &health(service);
+    if !service.endpoints.is_empty() {
+        out += &health(service, "service");
     }
+    let listeners = l7.listeners.iter();
+    for listener in listeners.filter(|it| it.service == service.name) {
+        out += &http::listener(listener);
+    }
+    out
+}
+
+fn endpoints(service: &Service, table: &str) -> String {
+    let mut out = String::new();
     for endpoint in &service.endpoints {
         write!(
             out,
-            "[[service.endpoint]]\nname = \"{}\"\nsite = {}\naddress = \"{}\"\nweight = {}\n",
+            "[[{table}.endpoint]]\nname = \"{}\"\nsite = {}\naddress = \"{}\"\nweight = {}\n",
             endpoint.name,
             text(&endpoint.site),
             endpoint.address,
@@ -157,10 +186,10 @@ fn steering(service: &Service) -> String {
     out
 }
 
-fn health(service: &Service) -> String {
+fn health(service: &Service, table: &str) -> String {
     let health = &service.health;
     let mut out = format!(
-        "[service.health]\ninterval = \"{}\"\nfast_interval = \"{}\"\ntimeout = \"{}\"\n\
+        "[{table}.health]\ninterval = \"{}\"\nfast_interval = \"{}\"\ntimeout = \"{}\"\n\
          rise = {}\nfall = {}\njitter = {}\n",
         humantime::format_duration(health.interval),
         humantime::format_duration(health.fast_interval),

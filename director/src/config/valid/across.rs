@@ -11,7 +11,7 @@ use director_core::model::Mode;
 use super::{
     addresses::{self, Addresses},
     edge::EdgeDraft,
-    limits,
+    http, limits,
     service::{EndpointDraft, ServiceDraft, SiteDraft},
     steering,
 };
@@ -35,9 +35,17 @@ pub(super) fn check(
         sites.into_iter().flatten().map(|site| site.name.as_ref()),
     );
     let Some(services) = services else { return };
+    let is_pool = |service: &ServiceDraft<'_>| {
+        let mode = service.mode.as_ref();
+        mode.is_some_and(|mode| mode.value == Mode::Pool)
+    };
+    let what = match services.iter().any(is_pool) {
+        true => "service or pool",
+        false => "service",
+    };
     names(
         report,
-        "service",
+        what,
         services.iter().map(|service| service.name.as_ref()),
     );
     let addresses = Addresses::of(edge, services);
@@ -53,7 +61,8 @@ pub(super) fn check(
         weights(report, sites, services);
     }
     limits::check(report, edge, services);
-    if services.is_empty() {
+    http::check(report, edge.http.as_ref(), services);
+    if services.iter().all(is_pool) {
         report.warning(
             &Place::root(),
             "there is no service: nothing is steered",
@@ -63,7 +72,7 @@ pub(super) fn check(
 }
 
 /// Names that stand for one thing each.
-fn names<'d>(
+pub(super) fn names<'d>(
     report: &mut Report<'_>,
     what: &str,
     names: impl Iterator<Item = Option<&'d Located<Arc<str>>>>,
@@ -199,7 +208,10 @@ fn endpoints(report: &mut Report<'_>, addresses: &Addresses<'_>, service: &Servi
         let Some(address) = &endpoint.address else {
             continue;
         };
-        addresses.of_endpoint(report, address);
+        match service.mode.as_ref() {
+            Some(mode) if !mode.value.is_steered() => addresses.of_upstream(report, address),
+            _ => addresses.of_endpoint(report, address),
+        }
         let Some(port) = &endpoint.port else { continue };
         if let Some(first) = first.get(&(address.value, port.value)) {
             let line = report.line(first);

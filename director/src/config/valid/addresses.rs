@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use director_core::model::Protocol;
+use director_core::model::{Mode, Protocol};
 
 use super::{edge::EdgeDraft, service::ServiceDraft};
 use crate::config::{
@@ -32,7 +32,8 @@ struct Use<'d> {
 impl<'d> Addresses<'d> {
     pub(super) fn of(edge: &'d EdgeDraft, services: &'d [ServiceDraft<'_>]) -> Self {
         let mut vips = HashMap::new();
-        for vip in services.iter().filter_map(|service| service.vip.as_ref()) {
+        let visible = services.iter().filter(|service| has_vip(service));
+        for vip in visible.filter_map(|service| service.vip.as_ref()) {
             vips.entry(vip.value).or_insert(&vip.place);
         }
         Self {
@@ -102,6 +103,26 @@ impl<'d> Addresses<'d> {
             );
         }
     }
+
+    /// What the proxy connects to may be at any address but those that the kernel
+    /// takes every packet of.
+    pub(super) fn of_upstream(&self, report: &mut Report<'_>, address: &Located<IpAddr>) {
+        let ip = address.value;
+        if let Some(place) = self.nat.get(&ip) {
+            let line = report.line(place);
+            report.error(
+                &address.place,
+                format!("{ip} is a NAT source of this edge, on line {line}: nothing listens there"),
+                "give the address that the server has on its network",
+            );
+        }
+    }
+}
+
+/// Whether clients can connect to it.
+fn has_vip(service: &ServiceDraft<'_>) -> bool {
+    let mode = service.mode.as_ref();
+    mode.is_none_or(|mode| mode.value != Mode::Pool)
 }
 
 /// A VIP, port and protocol belong to one service. One that has every port
@@ -112,7 +133,7 @@ pub(super) fn vips(
     services: &[ServiceDraft<'_>],
 ) {
     let mut first: HashMap<(IpAddr, u16, Protocol), &ServiceDraft<'_>> = HashMap::new();
-    for service in services {
+    for service in services.iter().filter(|service| has_vip(service)) {
         let Some(vip) = &service.vip else { continue };
         addresses.of_vip(report, vip);
         let (Some(port), Some(protocol)) = (&service.port, &service.protocol) else {

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::prefix::denied;
+use super::prefix::network;
 use crate::config::{
     Prefix,
     place::{Fault, Given, Key, Located, Place, key},
@@ -85,7 +85,7 @@ fn listed(report: &mut Report<'_>, edge: &Place, raw: &raw::Edge) -> Option<Vec<
         Given::Refused => return None,
         Given::Absent => return Some(Vec::new()),
     };
-    let located = report.items(&list, DENY, denied);
+    let located = report.items(&list, DENY, network);
     report.unique(&located, Prefix::to_string);
     (located.len() == list.value.len()).then(|| {
         let values = located.into_iter().map(|Located { value, .. }| value);
@@ -125,7 +125,7 @@ fn lines(
         prefixes.iter().map(|prefix| (*prefix, None)).collect();
     let (mut wrong, mut double) = (0, 0);
     for (line, entry) in entries(file, text) {
-        let prefix = match denied(entry) {
+        let prefix = match network(entry) {
             Ok(prefix) => prefix,
             Err(fault) => {
                 wrong += 1;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    deny,
+    deny, http,
     limits::{self, LimitsDraft},
     sources::{self, NatDraft, TunnelDraft},
     value,
@@ -46,6 +46,7 @@ pub(super) struct EdgeDraft {
     pub(super) nat: NatDraft,
     icmp: Option<IcmpPolicy>,
     pub(super) limits: Option<LimitsDraft>,
+    pub(super) http: Option<http::EdgeHttpDraft>,
 }
 
 impl EdgeDraft {
@@ -118,6 +119,7 @@ pub(super) fn edge(
         nat: sources::nat(report, &place, raw),
         icmp: icmp(report, &place, raw),
         limits: limits::limits(report, &place, raw),
+        http: http::edge(report, &place, &raw.http, directory),
     }
 }
 

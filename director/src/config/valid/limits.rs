@@ -1,6 +1,8 @@
 //! What the maps in the kernel are sized for, `[edge.limits]`, and what is
 //! configured against that.
 
+use director_core::model::Mode;
+
 use super::{edge::EdgeDraft, service::ServiceDraft, value};
 use crate::config::{
     Limits,
@@ -73,7 +75,8 @@ pub(super) fn limits(
     })
 }
 
-/// Reports what is too many, and tables too small for their endpoints.
+/// Reports what is too many, and tables too small for their endpoints. What the
+/// kernel does not know of takes no place in it.
 pub(super) fn check(report: &mut Report<'_>, edge: &EdgeDraft, services: &[ServiceDraft<'_>]) {
     let Some(limits) = &edge.limits else { return };
     let count = |limit: &Option<Located<u32>>| {
@@ -82,23 +85,24 @@ pub(super) fn check(report: &mut Report<'_>, edge: &EdgeDraft, services: &[Servi
             .map_or(usize::MAX, |limit| limit.value as usize)
     };
     let most = count(&limits.services);
-    if let Some(extra) = services.get(most) {
+    let visible = || {
+        services
+            .iter()
+            .filter(|service| !is(service, |it| it == Mode::Pool))
+    };
+    if let Some(extra) = visible().nth(most) {
+        let all = visible().count();
         report.error(
             &extra.place,
-            format!(
-                "is one of {} services, and the limit is {most}",
-                services.len()
-            ),
-            format!(
-                "set services under [edge.limits] to {} or more",
-                services.len()
-            ),
+            format!("is one of {all} services, and the limit is {most}"),
+            format!("set services under [edge.limits] to {all} or more"),
         );
     }
     let most = count(&limits.endpoints);
     let endpoints = || {
         services
             .iter()
+            .filter(|service| !is(service, |mode| !mode.is_steered()))
             .flat_map(|service| service.endpoints.iter().flatten())
     };
     if let Some(extra) = endpoints().nth(most) {
@@ -118,6 +122,10 @@ pub(super) fn check(report: &mut Report<'_>, edge: &EdgeDraft, services: &[Servi
     }
 }
 
+fn is(service: &ServiceDraft<'_>, what: impl Fn(Mode) -> bool) -> bool {
+    service.mode.as_ref().is_some_and(|mode| what(mode.value))
+}
+
 /// Shares are as coarse as slots: below a hundred for each endpoint, they are
 /// more than 1 % off (Eisenbud et al., "Maglev", NSDI 2016, section 3.4).
 fn table_size(report: &mut Report<'_>, service: &ServiceDraft<'_>, slots: u32, endpoints: usize) {
@@ -128,7 +136,7 @@ fn table_size(report: &mut Report<'_>, service: &ServiceDraft<'_>, slots: u32, e
             format!("has {endpoints} endpoints for a table of {slots} slots: some would get none"),
             help,
         );
-    } else if endpoints * 100 > slots as usize {
+    } else if endpoints * 100 > slots as usize && !is(service, |mode| !mode.is_steered()) {
         report.warning(
             &service.place,
             format!(

@@ -10,7 +10,7 @@ use crate::config::{
 };
 
 /// A prefix of addresses that packets may come from, or a single address.
-pub(super) fn denied(text: &str) -> Result<Prefix, Fault> {
+pub(super) fn network(text: &str) -> Result<Prefix, Fault> {
     let Some((address, length)) = text.split_once('/') else {
         let address: IpAddr = parsed::<IpAddr>(text)?;
         return not_mapped(text, Prefix::around(address, bits(address)));

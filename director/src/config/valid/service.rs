@@ -1,16 +1,21 @@
 //! Sites, services and their endpoints, each for itself.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
-use director_core::model::{Endpoint, Mode, ProbeSpec, Protocol, Service, Site};
+use director_core::{
+    l7::{Listener, Upstream},
+    model::{Endpoint, Mode, ProbeSpec, Protocol, Service, Site},
+};
 
 use super::{
     health::{self, Timing, Unsaid},
+    http::{self, HttpDraft},
+    pool,
     steering::{self, SERVER_ID, SteeringDraft},
     value::{self, Role},
 };
 use crate::config::{
-    field::Field,
+    field::{Field, Table},
     place::{Fault, Given, Located, Place, key},
     raw,
     report::Report,
@@ -38,10 +43,16 @@ pub(super) struct ServiceDraft<'r> {
     pub(super) protocol: Option<Located<Protocol>>,
     pub(super) mode: Option<Located<Mode>>,
     pub(super) steering: SteeringDraft,
-    timing: Timing,
-    probe: Option<ProbeSpec>,
+    pub(super) timing: Timing,
+    pub(super) probe: Option<ProbeSpec>,
     /// `None` when the list itself is wrong.
     pub(super) endpoints: Option<Vec<EndpointDraft<'r>>>,
+    /// How director's proxy serves it.
+    pub(super) http: Given<HttpDraft<'r>>,
+    /// How its endpoints are spoken to by the proxy.
+    pub(super) upstream: Option<Upstream>,
+    /// Where that is said.
+    pub(super) upstream_place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -51,6 +62,8 @@ pub(super) struct EndpointDraft<'r> {
     pub(super) site: Option<Located<&'r str>>,
     pub(super) address: Option<Located<IpAddr>>,
     pub(super) port: Option<Located<u16>>,
+    /// Whether it does not say its port itself.
+    pub(super) is_portless: bool,
     pub(super) weight: Option<u32>,
     pub(super) server_id: Given<u32>,
 }
@@ -65,9 +78,10 @@ impl SiteDraft<'_> {
 }
 
 impl ServiceDraft<'_> {
-    pub(super) fn finish(self) -> Option<Service> {
+    /// The service, how the proxy serves it, and how it speaks to its endpoints.
+    pub(super) fn finish(self) -> Option<(Service, Option<Listener>, Option<Upstream>)> {
         let endpoints = self.endpoints?.into_iter().map(EndpointDraft::finish);
-        Some(Service {
+        let service = Service {
             name: self.name?.value,
             vip: self.vip?.value,
             port: self.port?.value,
@@ -76,7 +90,14 @@ impl ServiceDraft<'_> {
             steering: self.steering.finish()?,
             health: self.timing.policy(self.probe?)?,
             endpoints: endpoints.collect::<Option<_>>()?,
-        })
+        };
+        let listener = match self.http.into_option()? {
+            Some(http) => Some(http.finish(&service)?),
+            None => None,
+        };
+        let upstream = self.upstream?;
+        let is_asked = service.protocol == Protocol::Tcp && !service.endpoints.is_empty();
+        Some((service, listener, is_asked.then_some(upstream)))
     }
 }
 
@@ -124,26 +145,41 @@ fn weight(report: &mut Report<'_>, place: &Place, raw: &raw::Integer) -> Option<
     weight.or(place, 1).map(|weight| weight.value)
 }
 
-/// Every service; `None` when they are not a list of tables.
+/// Every service, then every pool; `None` when they are not lists of tables. Files
+/// are looked for in `directory`.
 pub(super) fn services<'r>(
     report: &mut Report<'_>,
     root: &Place,
     raw: &'r raw::Root,
     inherited: &Timing,
+    directory: &Path,
 ) -> Option<Vec<ServiceDraft<'r>>> {
     let services = report.tables(root, "service", &raw.service, |service| {
         service.name.as_ref()
-    })?;
-    let drafts = services
-        .into_iter()
-        .map(|located| service(report, located, inherited));
-    Some(drafts.collect())
+    });
+    let services = services.map(|services| {
+        let drafts = services
+            .into_iter()
+            .map(|located| service(report, located, inherited, directory));
+        drafts.collect::<Vec<_>>()
+    });
+    let pools = report.tables(root, "pool", &raw.pool, |pool| pool.name.as_ref());
+    let pools = pools.map(|pools| {
+        let drafts = pools
+            .into_iter()
+            .map(|located| pool::pool(report, located, inherited, directory));
+        drafts.collect::<Vec<_>>()
+    });
+    let mut all = services?;
+    all.extend(pools?);
+    Some(all)
 }
 
 fn service<'r>(
     report: &mut Report<'_>,
     located: Located<&'r raw::Service>,
     inherited: &Timing,
+    directory: &Path,
 ) -> ServiceDraft<'r> {
     let Located { value: raw, place } = located;
     let protocols = value::choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]);
@@ -166,25 +202,33 @@ fn service<'r>(
     let mode = report.require(&place, key("mode", r#""tunnel""#), &raw.mode, modes);
     let steering = steering::steering(report, &place, raw);
 
-    let is_proxy = mode.as_ref().map(|mode| mode.value == Mode::Proxy);
-    let (timing, probe, endpoints) = if is_proxy == Some(true) {
+    let steered = mode.as_ref().map(|mode| mode.value.is_steered());
+    let has_none = has_none(&raw.endpoint);
+    let (timing, probe, endpoints) = if steered == Some(false) && raw.http.is_none() {
         only_this_host(report, &place, raw);
         let probe = ProbeSpec::Tcp { port: None };
         (inherited.clone(), Some(probe), Some(Vec::new()))
     } else {
-        let unsaid = unsaid(protocol.as_ref(), mode.as_ref(), port.as_ref());
-        let (timing, probe) = probing(report, &place, raw, inherited, unsaid);
-        let endpoints = endpoints(report, &place, raw, port.as_ref());
-        if is_proxy == Some(false) && raw.endpoint.as_ref().is_none_or(is_empty) {
-            report.error(
-                &place,
-                "has no endpoint",
-                "add a [[service.endpoint]] with the keys name, site and address",
-            );
+        // What the proxy serves is TCP on one port, or is refused as such.
+        let unsaid = match steered {
+            Some(false) => Unsaid::Nothing,
+            _ => unsaid(protocol.as_ref(), mode.as_ref(), port.as_ref()),
+        };
+        let (timing, probe) = probing(report, &place, &raw.health, inherited, unsaid);
+        let role = match steered {
+            Some(false) => Role::Upstream,
+            _ => Role::Endpoint,
+        };
+        let endpoints = endpoints(report, &place, &raw.endpoint, port.as_ref(), role);
+        if has_none {
+            without_endpoints(report, &place, raw, steered);
         }
         (timing, probe, endpoints)
     };
     ServiceDraft {
+        http: http::http(report, &place, raw, name.as_ref(), directory),
+        upstream: http::upstream(report, &place, name.as_ref(), &raw.upstream, directory),
+        upstream_place: upstream_place(&place, &raw.upstream),
         place,
         name,
         vip,
@@ -195,6 +239,41 @@ fn service<'r>(
         timing,
         probe,
         endpoints,
+    }
+}
+
+pub(super) fn has_none<T>(endpoints: &raw::Tables<T>) -> bool {
+    endpoints.as_ref().is_none_or(is_empty)
+}
+
+pub(super) fn upstream_place<T>(service: &Place, raw: &Option<Field<T>>) -> Option<Place> {
+    let raw = raw.as_ref()?;
+    Some(service.key("upstream", raw.span.start))
+}
+
+/// Refuses what a service without endpoints cannot be, or cannot have.
+fn without_endpoints(
+    report: &mut Report<'_>,
+    service: &Place,
+    raw: &raw::Service,
+    steered: Option<bool>,
+) {
+    match steered {
+        Some(true) => report.error(
+            service,
+            "has no endpoint",
+            "add a [[service.endpoint]] with the keys name, site and address",
+        ),
+        Some(false) => {
+            if let Some(health) = &raw.health {
+                report.error(
+                    &service.key("health", health.span.start),
+                    "probes nothing: the service has no endpoint",
+                    "add a [[service.endpoint]], or remove [service.health]",
+                );
+            }
+        }
+        None => {}
     }
 }
 
@@ -235,14 +314,14 @@ fn unsaid(
     }
 }
 
-fn probing(
+pub(super) fn probing(
     report: &mut Report<'_>,
     service: &Place,
-    raw: &raw::Service,
+    raw: &Option<Table<raw::ServiceHealth>>,
     inherited: &Timing,
     unsaid: Unsaid,
 ) -> (Timing, Option<ProbeSpec>) {
-    match report.table(service, "health", &raw.health) {
+    match report.table(service, "health", raw) {
         Given::Absent => (
             inherited.clone(),
             health::probe(report, service, None, unsaid),
@@ -255,16 +334,15 @@ fn probing(
     }
 }
 
-fn endpoints<'r>(
+pub(super) fn endpoints<'r>(
     report: &mut Report<'_>,
     service: &Place,
-    raw: &'r raw::Service,
+    raw: &'r raw::Tables<raw::Endpoint>,
     service_port: Option<&Located<u16>>,
+    role: Role,
 ) -> Option<Vec<EndpointDraft<'r>>> {
-    let tables = report.tables(service, "endpoint", &raw.endpoint, |endpoint| {
-        endpoint.name.as_ref()
-    })?;
-    let addresses = value::address(Role::Endpoint);
+    let tables = report.tables(service, "endpoint", raw, |endpoint| endpoint.name.as_ref())?;
+    let addresses = value::address(role);
     let drafts = tables.into_iter().map(|Located { value: raw, place }| {
         let address = key("address", r#""198.51.100.11""#);
         EndpointDraft {
@@ -279,6 +357,7 @@ fn endpoints<'r>(
                 .read(&place, key("port", "80"), &raw.port, ports(1))
                 .or_inherited(service_port),
             weight: weight(report, &place, &raw.weight),
+            is_portless: raw.port.is_none(),
             server_id: report.read(&place, SERVER_ID, &raw.server_id, steering::server_id()),
             place,
         }

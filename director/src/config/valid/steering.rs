@@ -35,6 +35,20 @@ pub(super) struct SteeringDraft {
 }
 
 impl SteeringDraft {
+    /// Of what no packets are steered by.
+    pub(super) fn none() -> Self {
+        Self {
+            encapsulation: Given::Absent,
+            track: Given::Absent,
+            affinity: Given::Absent,
+            on_death: Given::Absent,
+            mss: Given::Absent,
+            connection_rate: Given::Absent,
+            syn_cookies: Given::Absent,
+            idle_timeout: Given::Absent,
+        }
+    }
+
     pub(super) fn finish(self) -> Option<Steering> {
         let default = Steering::default();
         Some(Steering {
@@ -242,14 +256,21 @@ fn server_ids(report: &mut Report<'_>, service: &ServiceDraft<'_>) {
     }
 }
 
+const QUIC_OR_NO_IDS: &str =
+    "set affinity = \"quic\" for the service, or remove the server_id of each endpoint";
+
 /// Once for a service: the mistake is in one place, if it is one.
 fn server_ids_without_use(report: &mut Report<'_>, service: &ServiceDraft<'_>) {
     let mut endpoints = service.endpoints.iter().flatten();
     if let Some(given) = endpoints.find_map(|endpoint| endpoint.server_id.located()) {
+        let help = match service.mode.as_ref() {
+            Some(mode) if !mode.value.is_steered() => "remove the server_id of each endpoint",
+            _ => QUIC_OR_NO_IDS,
+        };
         report.warning(
             &given.place,
             "is of no use without affinity = \"quic\"",
-            "set affinity = \"quic\" for the service, or remove the server_id of each endpoint",
+            help,
         );
     }
 }

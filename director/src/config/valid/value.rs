@@ -103,6 +103,8 @@ pub(super) fn duration(
 pub(super) enum Role {
     Vip,
     Endpoint,
+    /// An endpoint that the edge proxy connects to, from this host.
+    Upstream,
     Source,
 }
 
@@ -110,7 +112,9 @@ impl Role {
     fn use_another(self) -> &'static str {
         match self {
             Self::Vip => "give the address that clients connect to, such as 203.0.113.10",
-            Self::Endpoint => "give the address that the server has on its network",
+            Self::Endpoint | Self::Upstream => {
+                "give the address that the server has on its network"
+            }
             Self::Source => "give an address of this edge that the sites have a route to",
         }
     }
@@ -189,10 +193,12 @@ fn unusable(address: IpAddr, role: Role) -> Option<&'static str> {
     if address.is_unspecified() {
         return Some("the unspecified address, which stands for no host");
     }
-    if address.is_loopback() {
+    if address.is_loopback() && role != Role::Upstream {
         return Some(match role {
             Role::Vip => "a loopback address, which no client can reach",
-            Role::Endpoint => "a loopback address: packets cannot be steered to it",
+            Role::Endpoint | Role::Upstream => {
+                "a loopback address: packets cannot be steered to it"
+            }
             Role::Source => "a loopback address, which never leaves a host",
         });
     }
