@@ -159,6 +159,49 @@ fn l2_mode_in_both_families() {
     loses_dc01("--fault kill --mode l2 --ip 6");
 }
 
+/// A drill of the edge proxy in which no request may fail.
+fn proxy_loses_nothing(options: &str) -> Value {
+    let report = passes(&format!("--layer l7 {options}"));
+    assert_eq!(
+        (&report["layer"], &report["mode"]),
+        (&"l7".into(), &"proxy".into())
+    );
+    let run = report["runs"][0].clone();
+    assert_eq!(
+        (&run["failed_new"], &run["rto_ms"]),
+        (&0.into(), &0.0.into())
+    );
+    assert!(run["requests"].as_u64().unwrap() > 1000);
+    assert!(run["p99_ms"]["during"].is_number());
+    run
+}
+
+#[test]
+fn the_proxy_and_kill() {
+    let Some(_turn) = turn() else { return };
+    let run = proxy_loses_nothing("--fault kill");
+    assert!(run["detect_ms"].is_number());
+    assert!(run["retries"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn the_proxy_and_drain() {
+    let Some(_turn) = turn() else { return };
+    let run = proxy_loses_nothing("--fault drain");
+    assert_eq!(run["shares"]["dc01"]["during"], 0.0);
+    assert_eq!(run["breaker_transitions"], 0);
+}
+
+#[test]
+fn the_proxy_and_an_error_burst() {
+    let Some(_turn) = turn() else { return };
+    // That breakers open and close, and how many requests may fail, is judged.
+    let report = passes("--layer l7 --fault error-burst");
+    let run = &report["runs"][0];
+    assert_eq!(run["detect_ms"], Value::Null);
+    assert!(run["breaker_open_ms"].is_number());
+}
+
 #[test]
 fn an_objective_that_cannot_be_met_sets_the_exit_code() {
     let Some(_turn) = turn() else { return };
@@ -197,6 +240,8 @@ fn wrong_usage_is_told_before_anything_is_made() {
         ("--rto never", "--rto"),
         ("--site dc09", "dc09"),
         ("--mode proxy", "drill tunnel, nat or l2"),
+        ("--layer l7 --mode nat", "--layer l4"),
+        ("--fault slow-site", "--layer l7"),
     ] {
         let output = failover(options).output().unwrap();
         assert_eq!(

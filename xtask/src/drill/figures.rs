@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::load::records::{BreakKind, Records};
+use super::load::records::{Attempt, BreakKind, Records};
 use super::measure::{self, Bucket, Failed, Lost, Marks, Quantiles, Shares, Span};
+use super::proxy;
 use super::stats::Snapshot;
 use super::topology::Topology;
 
@@ -66,6 +67,8 @@ pub struct Run {
     pub measurement_lag_ms: f64,
     /// The latest a process of live connections got to its timer, milliseconds.
     pub live_lag_ms: f64,
+    /// What only a drill of the edge proxy has.
+    pub proxy: Option<proxy::Figures>,
     /// New connections by time, from the drill's zero.
     pub timeline: Vec<Bucket>,
 }
@@ -117,7 +120,32 @@ impl Run {
             measurement_lag_ms: records.counts.new_lag_us as f64 / 1000.0,
             live_lag_ms: records.counts.live_lag_us as f64 / 1000.0,
             timeline: measure::timeline(attempts, topology, whole),
+            proxy: None,
         }
+    }
+
+    /// Makes it the run of a drill of the edge proxy, whose requests were recorded
+    /// like new connections.
+    #[must_use]
+    pub fn proxied(
+        mut self,
+        attempts: &[Attempt],
+        topology: &Topology,
+        seen: &proxy::Seen,
+    ) -> Self {
+        let figures = proxy::Figures::new(attempts, &self.marks, topology, seen);
+        // There are requests, and no connections to lose.
+        self.lost = None;
+        self.broken_surviving = figures.broken_surviving;
+        self.latency = figures.latency.clone();
+        for (of, carried_out) in self.agreement.iter_mut().zip(&figures.ledger.carried_out) {
+            // A request that was tried again is carried out by servers of which
+            // the client had no answer.
+            of.server = *carried_out;
+            of.unanswered = carried_out.saturating_sub(of.client);
+        }
+        self.proxy = Some(figures);
+        self
     }
 
     /// From the fault to the verdict "down" in the maps, milliseconds.

@@ -20,6 +20,8 @@ const SIGMAS: f64 = 4.0;
 pub struct Objectives {
     /// The longest that new connections may fail.
     pub rto: Duration,
+    /// It was named on the command line.
+    pub rto_asked: bool,
     /// The site is drained, not lost: nothing may fail or break at all.
     pub planned: bool,
 }
@@ -74,7 +76,8 @@ pub fn judge(run: &Run, topology: &Topology, objectives: &Objectives) -> Vec<Obj
     judged
 }
 
-fn none(name: &str, measured: u64) -> Objective {
+/// Nothing of the kind may have happened.
+pub fn none(name: &str, measured: u64) -> Objective {
     Objective {
         name: name.into(),
         measured: measured.to_string(),
@@ -83,7 +86,8 @@ fn none(name: &str, measured: u64) -> Objective {
     }
 }
 
-fn detected(run: &Run) -> Objective {
+/// The verdict "down" came.
+pub fn detected(run: &Run) -> Objective {
     let detected = run.detect_ms();
     Objective {
         name: "the loss is detected".into(),
@@ -93,7 +97,8 @@ fn detected(run: &Run) -> Objective {
     }
 }
 
-fn rto(run: &Run, limit: Duration) -> Objective {
+/// New connections failed for no longer than `limit`.
+pub fn rto(run: &Run, limit: Duration) -> Objective {
     let limit_ms = limit.as_secs_f64() * 1000.0;
     Objective {
         name: "RTO".into(),
@@ -103,7 +108,8 @@ fn rto(run: &Run, limit: Duration) -> Objective {
     }
 }
 
-fn recovered(run: &Run, topology: &Topology) -> Objective {
+/// The site is loaded again as before.
+pub fn recovered(run: &Run, topology: &Topology) -> Objective {
     let site = &topology.sites()[topology.hit()].name;
     Objective {
         name: format!("{site} gets its weight back"),
@@ -116,7 +122,7 @@ fn recovered(run: &Run, topology: &Topology) -> Objective {
 }
 
 /// The site farthest off its share, measured in what it is allowed.
-fn share(window: &str, shares: &Shares, expected: &[f64], topology: &Topology) -> Objective {
+pub fn share(window: &str, shares: &Shares, expected: &[f64], topology: &Topology) -> Objective {
     let off = |site: usize| {
         let allowed = tolerance(expected[site], shares.total, SIGMAS);
         (site, (shares.by_site[site] - expected[site]).abs(), allowed)

@@ -7,6 +7,7 @@ use super::*;
 
 const LOSS: Objectives = Objectives {
     rto: Duration::from_secs(7),
+    rto_asked: false,
     planned: false,
 };
 
@@ -74,6 +75,7 @@ fn new_connections_on_a_drained_site_fail_the_drill() {
     let mut records = samples::records(&topology);
     let during = samples::figures(&records, &topology).marks.windows.during;
     records.attempts.push(Attempt {
+        id: 0,
         start_us: during.from + 1_000_000,
         latency_us: 500,
         endpoint: Some(0),

@@ -27,7 +27,9 @@ pub struct Span {
 }
 
 impl Span {
-    fn holds(&self, us: u64) -> bool {
+    /// Whether `us` lies in it.
+    #[must_use]
+    pub fn holds(&self, us: u64) -> bool {
         (self.from..self.to).contains(&us)
     }
 }
@@ -111,6 +113,8 @@ pub struct Quantiles {
     pub p50: f64,
     /// 99th percentile.
     pub p99: f64,
+    /// 99.9th percentile.
+    pub p999: f64,
     /// Largest.
     pub max: f64,
 }
@@ -252,7 +256,9 @@ pub fn lost(records: &Records, topology: &Topology, marks: &Marks) -> Lost {
 #[must_use]
 pub fn latency(attempts: &[Attempt], span: Span) -> Option<Quantiles> {
     let mut times = histogram();
-    let answered = |one: &&Attempt| one.endpoint.is_some() && span.holds(one.start_us);
+    let answered = |one: &&Attempt| {
+        matches!(one.outcome, Outcome::Answered | Outcome::Delayed) && span.holds(one.start_us)
+    };
     for attempt in attempts.iter().filter(answered) {
         times.saturating_record(u64::from(attempt.latency_us));
     }
@@ -337,6 +343,29 @@ pub fn timeline(attempts: &[Attempt], topology: &Topology, span: Span) -> Vec<Bu
     buckets
 }
 
+/// 99th percentile of the latencies of what was begun in each bucket of the
+/// timeline and answered, milliseconds; 0 where nothing was.
+#[must_use]
+pub fn slowest(attempts: &[Attempt], span: Span) -> Vec<f64> {
+    let length = span.to.saturating_sub(span.from) / BUCKET_US;
+    let mut buckets = vec![Vec::new(); usize::try_from(length).unwrap_or(0)];
+    for attempt in attempts.iter().filter(|one| span.holds(one.start_us)) {
+        let index = ((attempt.start_us - span.from) / BUCKET_US) as usize;
+        if let (Outcome::Answered | Outcome::Delayed, Some(bucket)) =
+            (attempt.outcome, buckets.get_mut(index))
+        {
+            bucket.push(attempt.latency_us);
+        }
+    }
+    let p99 = |mut bucket: Vec<u32>| {
+        bucket.sort_unstable();
+        let rank = (bucket.len() * 99).div_ceil(100);
+        let us = bucket.get(rank.saturating_sub(1)).copied();
+        f64::from(us.unwrap_or(0)) / 1000.0
+    };
+    buckets.into_iter().map(p99).collect()
+}
+
 fn tally<K: Ord>(kinds: impl Iterator<Item = K>) -> Vec<(K, u64)> {
     let mut counts = std::collections::BTreeMap::new();
     for kind in kinds {
@@ -356,6 +385,7 @@ fn quantiles(times: &Histogram<u64>) -> Option<Quantiles> {
     (!times.is_empty()).then(|| Quantiles {
         p50: ms(times.value_at_quantile(0.5)),
         p99: ms(times.value_at_quantile(0.99)),
+        p999: ms(times.value_at_quantile(0.999)),
         max: ms(times.max()),
     })
 }

@@ -22,6 +22,7 @@ fn marks() -> Marks {
 
 fn answered(start_us: u64, endpoint: u16) -> Attempt {
     Attempt {
+        id: 0,
         start_us,
         latency_us: 1000,
         endpoint: Some(endpoint),
@@ -31,6 +32,7 @@ fn answered(start_us: u64, endpoint: u16) -> Attempt {
 
 fn failing(start_us: u64, latency_us: u32, outcome: Outcome) -> Attempt {
     Attempt {
+        id: 0,
         start_us,
         latency_us,
         endpoint: None,
@@ -253,6 +255,7 @@ fn latency_is_of_those_answered() {
     assert_eq!(latency(&[failing(1, 7, Outcome::Refused)], span), None);
     let attempts: Vec<Attempt> = (1..=100)
         .map(|ms| Attempt {
+            id: 0,
             latency_us: ms * 1000,
             ..answered(1, 0)
         })

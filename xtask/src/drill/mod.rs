@@ -5,8 +5,11 @@
 //! client ([`load`]) only records; the figures are computed afterwards
 //! ([`measure`], [`figures`]), judged ([`judge`]) and shown ([`table`],
 //! [`report`], [`plot`]). The servers that are lost are ours too ([`server`]).
+//! With `--layer l7` the load is requests, and what is lost is behind the edge's
+//! proxy ([`proxy`]).
 
 mod figures;
+pub mod ids;
 mod judge;
 pub mod load;
 mod measure;
@@ -14,6 +17,7 @@ mod orchestrate;
 mod plan;
 mod plot;
 mod progress;
+mod proxy;
 mod report;
 #[cfg(test)]
 mod samples;
@@ -73,6 +77,7 @@ fn drill(plan: &Plan) -> anyhow::Result<bool> {
     let binary = lab::build_director()?;
     let objectives = Objectives {
         rto: plan.rto_limit(),
+        rto_asked: plan.rto_asked().is_some(),
         planned: plan.planned(),
     };
     let mut runs: Vec<(Run, Vec<Objective>)> = Vec::new();
@@ -84,7 +89,10 @@ fn drill(plan: &Plan) -> anyhow::Result<bool> {
         }
         let (seen, run) = orchestrate::run_once(plan, &binary, &progress)?;
         drop(progress);
-        let judged = judge(&run, &seen, &objectives);
+        let judged = match &run.proxy {
+            Some(figures) => proxy::judge::judge(plan.fault, &run, figures, &seen, &objectives),
+            None => judge(&run, &seen, &objectives),
+        };
         println!("{}", table::run(plan, &seen, &run, &judged));
         runs.push((run, judged));
         topology = Some(seen);

@@ -10,11 +10,13 @@ use crate::cancel;
 use crate::lab::{Lab, LabSpec};
 
 use super::figures::Run;
+use super::ids::Ids;
 use super::load::records::Clock;
 use super::load::{self, Load, LoadSpec};
 use super::measure::{Marks, Span, Windows, recovered_at};
-use super::plan::Plan;
+use super::plan::{Layer, Plan};
 use super::progress::Progress;
+use super::proxy::{self, metrics::Counters};
 use super::stats::Stats;
 use super::status;
 use super::topology::{SiteWeight, Topology};
@@ -29,6 +31,8 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
 const DETECTION_SLACK: Duration = Duration::from_secs(15);
 /// Beyond what the checks' timing allows, until a site counts as not recovered.
 const RECOVERY_SLACK: Duration = Duration::from_secs(30);
+/// Until a breaker must have opened.
+const BREAKER_WITHIN: Duration = Duration::from_secs(10);
 /// How often something is looked at while waiting. A status is a process of
 /// its own, so it is asked for less often; the verdict's time comes with it.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -79,6 +83,7 @@ fn measured(plan: &Plan, lab: &mut Lab, progress: &Progress) -> anyhow::Result<(
     let clock = Clock::start();
     let running = Load::start(
         &LoadSpec {
+            kind: plan.layer.load(),
             targets: vec![lab.vip()],
             sources: lab.client_addresses(),
             endpoints: topology.endpoints().to_vec(),
@@ -99,11 +104,15 @@ fn measured(plan: &Plan, lab: &mut Lab, progress: &Progress) -> anyhow::Result<(
         progress,
         clock,
         load: running,
+        proxy: proxy::Seen::default(),
     };
-    drill.open_live()?;
+    if plan.layer == Layer::L4 {
+        drill.open_live()?;
+    }
     let marks = drill.lose_and_recover()?;
     progress.phase("stopping the load, comparing counts");
     let records = drill.load.stop()?;
+    let seen = drill.proxy;
     let servers = topology
         .endpoints()
         .iter()
@@ -117,7 +126,36 @@ fn measured(plan: &Plan, lab: &mut Lab, progress: &Progress) -> anyhow::Result<(
         plan.patience,
         plan.planned(),
     );
+    let run = match plan.layer {
+        Layer::L4 => run,
+        Layer::L7 => {
+            let overflow = records.counts.overflow;
+            let seen = see_proxy(lab, &topology, proxy::Seen { overflow, ..seen })?;
+            run.proxied(&records.attempts, &topology, &seen)
+        }
+    };
     Ok((topology, run))
+}
+
+/// What the proxy and the servers know once the load has stopped. The director
+/// is stopped for it, as its access log is whole only then.
+fn see_proxy(lab: &mut Lab, topology: &Topology, seen: proxy::Seen) -> anyhow::Result<proxy::Seen> {
+    let after = Counters::parse(&lab.metrics()?);
+    lab.stop_director()?;
+    let path = lab.access_log_path();
+    let log = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read the access log {}", path.display()))?;
+    let noted = |endpoint: &String| Ok(Ids::open(&lab.ids_path(endpoint))?.noted());
+    Ok(proxy::Seen {
+        after,
+        failures: proxy::counts::failures(&log)?,
+        carried_out: topology
+            .endpoints()
+            .iter()
+            .map(noted)
+            .collect::<anyhow::Result<Vec<_>>>()?,
+        ..seen
+    })
 }
 
 struct Drill<'a> {
@@ -127,6 +165,8 @@ struct Drill<'a> {
     progress: &'a Progress,
     clock: Clock,
     load: Load,
+    /// In a drill of the proxy: what is read of it meanwhile.
+    proxy: proxy::Seen,
 }
 
 impl Drill<'_> {
@@ -152,8 +192,11 @@ impl Drill<'_> {
     fn lose_and_recover(&mut self) -> anyhow::Result<Marks> {
         let (fault, site) = (self.plan.fault, self.plan.site.as_str());
         self.load.measure()?;
-        self.pass("new connections begin", SETTLE)?;
+        self.pass("the load begins", SETTLE)?;
         let before = self.pass("steady state", WINDOW)?;
+        if self.plan.layer == Layer::L7 {
+            self.proxy.before = Counters::parse(&self.lab.metrics()?);
+        }
 
         let word = fault.as_str();
         self.progress.phase(&format!("{word} of {site}"));
@@ -161,10 +204,13 @@ impl Drill<'_> {
         let injected = self.clock.now_us();
         let detected = if self.plan.planned() {
             None
+        } else if fault.passes_checks() {
+            self.proxy.breaker_open = self.breaker_open()?;
+            None
         } else {
             self.detected()?
         };
-        let during_from = detected.unwrap_or(injected);
+        let during_from = detected.or(self.proxy.breaker_open).unwrap_or(injected);
         let hold = self.plan.hold();
         let lost = format!("{site} is out: {word}");
         self.pass(&lost, hold)?;
@@ -209,6 +255,25 @@ impl Drill<'_> {
         Ok(None)
     }
 
+    /// Waits until a breaker of the site has opened; `None` when none did.
+    fn breaker_open(&mut self) -> anyhow::Result<Option<u64>> {
+        let site = self.plan.site.as_str();
+        self.progress
+            .phase(&format!("waiting until a breaker of {site} opens"));
+        let deadline = Instant::now() + BREAKER_WITHIN;
+        while Instant::now() < deadline {
+            let counters = Counters::parse(&self.lab.metrics()?);
+            let since = counters.transitions_since(&self.proxy.before);
+            if proxy::metrics::of_site(&since, site, "open") > 0 {
+                return Ok(Some(self.clock.now_us()));
+            }
+            self.glance()?;
+        }
+        self.progress
+            .line(&format!("no breaker of {site} has opened"));
+        Ok(None)
+    }
+
     /// Gives the site back and waits until it has its weight; `None` when it
     /// did not get there.
     fn recovered(&mut self, recovery: u64) -> anyhow::Result<Option<u64>> {
@@ -247,9 +312,10 @@ impl Drill<'_> {
         while begin.elapsed() < duration {
             self.progress.at(begin.elapsed().as_secs());
             let (ended, broken) = self.load.progress();
-            self.progress.note(format!(
-                "{text} ({ended} new connections, {broken} live ones broken)"
-            ));
+            self.progress.note(match self.plan.layer {
+                Layer::L4 => format!("{text} ({ended} new connections, {broken} live ones broken)"),
+                Layer::L7 => format!("{text} ({ended} requests)"),
+            });
             self.glance()?;
         }
         Ok(Span {

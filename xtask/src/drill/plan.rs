@@ -7,7 +7,7 @@ use crate::lab::{Family, Fault, Mode};
 use crate::run::Usage;
 
 use super::judge::GRACE;
-use super::load::OTHER_FILES;
+use super::load::{Kind, OTHER_FILES};
 use super::system;
 
 /// The lab's sites; raising it tells if they are others.
@@ -33,27 +33,65 @@ pub enum DrillMode {
     Nat,
     /// By the endpoint's Ethernet address; it answers the client directly
     L2,
-    /// To the edge's own network stack: there is no site to lose
+    /// By the edge's proxy (--layer l7)
     Proxy,
 }
 
 impl DrillMode {
-    /// The lab's mode; `None` where the lab has no sites behind the edge.
-    fn of_the_lab(self) -> Option<Mode> {
+    fn of_the_lab(self) -> Mode {
         match self {
-            Self::Tunnel => Some(Mode::Tunnel),
-            Self::Nat => Some(Mode::Nat),
-            Self::L2 => Some(Mode::L2),
-            Self::Proxy => None,
+            Self::Tunnel => Mode::Tunnel,
+            Self::Nat => Mode::Nat,
+            Self::L2 => Mode::L2,
+            Self::Proxy => Mode::Proxy,
         }
     }
 }
 
-/// What `--mode proxy` is told.
-const NO_SITES: &str = "--mode proxy: there, the edge's own network stack answers, without sites \
-     or endpoints that could fail, and no L7 proxy is there yet that would have them; \
-     drill tunnel, nat or l2 (live connections in proxy mode: \
-     cargo test --release -p xtask --test live)";
+/// What is drilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layer {
+    /// The packet path: connections
+    L4,
+    /// The edge's proxy: requests
+    L7,
+}
+
+impl Layer {
+    /// The word the command line and reports use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::L4 => "l4",
+            Self::L7 => "l7",
+        }
+    }
+
+    /// Which load it is put under.
+    #[must_use]
+    pub fn load(self) -> Kind {
+        match self {
+            Self::L4 => Kind::Connections,
+            Self::L7 => Kind::Requests,
+        }
+    }
+
+    /// The mode that is meant where none is named.
+    fn mode(self) -> DrillMode {
+        match self {
+            Self::L4 => DrillMode::Tunnel,
+            Self::L7 => DrillMode::Proxy,
+        }
+    }
+
+    /// The connections that are meant where no number is given.
+    fn connections(self) -> u32 {
+        match self {
+            Self::L4 => 50_000,
+            Self::L7 => 200,
+        }
+    }
+}
 
 /// Arguments of `cargo xtask failover`.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,30 +99,37 @@ pub struct Args {
     /// What happens to the site
     #[arg(long, value_enum, default_value_t = Fault::Kill)]
     pub fault: Fault,
-    /// How the director hands packets to the sites
-    #[arg(long, value_enum, default_value_t = DrillMode::Tunnel)]
-    pub mode: DrillMode,
+    /// What is drilled: connections through the packet path, or requests through
+    /// the edge's proxy
+    #[arg(long, value_enum, default_value_t = Layer::L4)]
+    pub layer: Layer,
+    /// How the director hands packets to the sites; default: tunnel, with
+    /// --layer l7 proxy
+    #[arg(long, value_enum)]
+    pub mode: Option<DrillMode>,
     /// Address family of the service
     #[arg(long, value_enum, default_value_t = Family::V4)]
     pub ip: Family,
-    /// Live connections kept exchanging data
-    #[arg(long, value_name = "N", default_value_t = 50_000)]
-    pub connections: u32,
-    /// New connections a second
+    /// Live connections kept exchanging data, 50000 by default; with --layer l7,
+    /// those that requests are sent over, 200 by default
+    #[arg(long, value_name = "N")]
+    pub connections: Option<u32>,
+    /// New connections a second; with --layer l7, requests a second
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub rate: u32,
     /// Runs of the drill, each on a network of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub repeat: u32,
     /// The longest that new connections may fail; default: what the health
-    /// checks' timing allows
+    /// checks' timing allows. With --layer l7 it is judged only where it is given
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub rto: Option<Duration>,
     /// Interval of the health checks; under 5s the fast interval and the
     /// timeout become 2/5 of it, at most 500ms
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     pub interval: Duration,
-    /// Within which a new connection must be established and answered
+    /// Within which a new connection must be established and answered, or a
+    /// request be answered
     #[arg(long, value_name = "DURATION", default_value = "900ms", value_parser = humantime::parse_duration)]
     pub patience: Duration,
     /// The site it happens to
@@ -113,6 +158,8 @@ pub struct Health {
 /// A drill that can be carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// See [`Args::layer`].
+    pub layer: Layer,
     /// See [`Args::fault`].
     pub fault: Fault,
     /// See [`Args::mode`].
@@ -142,15 +189,18 @@ impl Plan {
     /// # Errors
     /// [`Usage`], naming every option that does not hold and what would.
     pub fn new(args: &Args) -> anyhow::Result<Self> {
+        let connections = args.connections.unwrap_or(args.layer.connections());
+        let mode = args.mode.unwrap_or(args.layer.mode());
         let mut problems = Vec::new();
+        problems.extend(unfit(args.layer, mode, args.fault));
         let mut demand = |holds: bool, problem: String| {
             if !holds {
                 problems.push(problem);
             }
         };
         demand(
-            (1..=200_000).contains(&args.connections),
-            format!("--connections {}: must be 1 to 200000", args.connections),
+            (1..=200_000).contains(&connections),
+            format!("--connections {connections}: must be 1 to 200000"),
         );
         demand(
             (1..=FASTEST).contains(&args.rate),
@@ -184,19 +234,19 @@ impl Plan {
             !args.report.as_ref().is_some_and(|dir| dir.is_file()),
             "--report: names a file; give a folder, which is made when it is absent".into(),
         );
-        let mode = args.mode.of_the_lab();
-        demand(mode.is_some(), NO_SITES.into());
         if problems.is_empty() {
-            problems.extend(too_many_files(args, system::raise_open_files()?));
+            let limit = system::raise_open_files()?;
+            problems.extend(too_many_files(connections, args.rate, limit));
         }
-        let Some(mode) = mode.filter(|_| problems.is_empty()) else {
+        if !problems.is_empty() {
             return Err(Usage(problems.join("\n")).into());
-        };
+        }
         Ok(Self {
+            layer: args.layer,
             fault: args.fault,
-            mode,
+            mode: mode.of_the_lab(),
             family: args.ip,
-            connections: args.connections,
+            connections,
             rate: args.rate,
             repeat: args.repeat,
             patience: args.patience,
@@ -218,6 +268,12 @@ impl Plan {
     #[must_use]
     pub fn rto_limit(&self) -> Duration {
         self.rto.unwrap_or(self.health.bound() + GRACE)
+    }
+
+    /// The outage that was named as the longest to accept.
+    #[must_use]
+    pub fn rto_asked(&self) -> Option<Duration> {
+        self.rto
     }
 
     /// How long the site stays lost, from the verdict on: long enough for the
@@ -262,16 +318,37 @@ impl Health {
     }
 }
 
+/// Why layer, mode and fault do not go together, if so.
+fn unfit(layer: Layer, mode: DrillMode, fault: Fault) -> Option<String> {
+    match (layer, mode) {
+        (Layer::L4, DrillMode::Proxy) => Some(
+            "--mode proxy: packets go no further than the edge there, so that no packet path \
+             has sites to lose; drill tunnel, nat or l2, or the edge's proxy with --layer l7"
+                .into(),
+        ),
+        (Layer::L7, DrillMode::Tunnel | DrillMode::Nat | DrillMode::L2) => Some(format!(
+            "--mode {} --layer l7: requests are seen by the edge's proxy alone; \
+             leave --mode out, or drill packets with --layer l4",
+            mode.of_the_lab().as_str()
+        )),
+        (Layer::L4, _) if fault.passes_checks() => Some(format!(
+            "--fault {}: the packet path does not see what servers answer, so that nothing \
+             would be steered away; drill kill, blackhole, link-down or drain, or use --layer l7",
+            fault.as_str()
+        )),
+        _ => None,
+    }
+}
+
 /// The load's client can be as many processes as it needs; a server is one.
-fn too_many_files(args: &Args, limit: u64) -> Option<String> {
-    let largest = f64::from(args.connections) * LARGEST_SHARE;
-    let needed = largest as u64 + u64::from(args.rate) + u64::from(OTHER_FILES);
+fn too_many_files(connections: u32, rate: u32, limit: u64) -> Option<String> {
+    let largest = f64::from(connections) * LARGEST_SHARE;
+    let needed = largest as u64 + u64::from(rate) + u64::from(OTHER_FILES);
     (needed > limit).then(|| {
         format!(
-            "--connections {} and --rate {} need {needed} open files in one server, and a \
+            "--connections {connections} and --rate {rate} need {needed} open files in one server, and a \
              process may have {limit} here: ask for less, or raise the limit \
-             (ulimit -n {needed}; beyond fs.nr_open, sysctl -w fs.nr_open={needed} first)",
-            args.connections, args.rate
+             (ulimit -n {needed}; beyond fs.nr_open, sysctl -w fs.nr_open={needed} first)"
         )
     })
 }

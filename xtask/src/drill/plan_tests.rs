@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use super::super::samples::{self, plan};
+use super::super::samples::plan;
 use super::*;
 
 fn problem(options: &str) -> String {
@@ -67,9 +67,8 @@ fn every_problem_is_named_at_once_with_what_would_do() {
 
 #[test]
 fn what_a_server_cannot_hold_is_said_with_the_remedy() {
-    let args = samples::args("--connections 72000").unwrap();
-    assert_eq!(too_many_files(&args, 24_000), None);
-    let text = too_many_files(&args, 20_000).unwrap();
+    assert_eq!(too_many_files(72_000, 2000, 24_000), None);
+    let text = too_many_files(72_000, 2000, 20_000).unwrap();
     assert!(text.contains("ulimit -n 22312"), "{text}");
 }
 
@@ -80,7 +79,7 @@ fn words_unknown_are_refused() {
         "--mode l3",
         "--ip 5",
         "--rto soon",
-        "--layer l7",
+        "--layer l3",
         "--rate -1",
         "--site dc09",
     ] {
@@ -89,12 +88,41 @@ fn words_unknown_are_refused() {
 }
 
 #[test]
-fn proxy_mode_is_refused_with_the_reason_and_what_works() {
+fn what_does_not_go_together_is_refused_with_the_reason_and_what_works() {
     assert_eq!(plan("--mode l2").unwrap().mode, Mode::L2);
-    let text = problem("--mode proxy --rate 0");
-    for part in ["--rate", "--mode proxy", "no L7 proxy", "tunnel, nat or l2"] {
-        assert!(text.contains(part), "{part} is missing in: {text}");
+    for (options, parts) in [
+        (
+            "--mode proxy --rate 0",
+            ["--rate", "--mode proxy", "tunnel, nat or l2"],
+        ),
+        ("--mode proxy", ["packets", "sites", "--layer l7"]),
+        (
+            "--layer l7 --mode tunnel",
+            ["--mode tunnel", "proxy", "--layer l4"],
+        ),
+        (
+            "--fault error-burst",
+            ["--fault error-burst", "link-down", "--layer l7"],
+        ),
+        (
+            "--fault slow-site --mode nat",
+            ["--fault slow-site", "drain", "--layer l7"],
+        ),
+    ] {
+        let text = problem(options);
+        for part in parts {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
     }
+}
+
+#[test]
+fn the_proxy_is_drilled_with_requests_over_fewer_connections() {
+    let drilled = plan("--layer l7 --fault slow-site").unwrap();
+    assert_eq!((drilled.mode, drilled.connections), (Mode::Proxy, 200));
+    assert_eq!((drilled.rate, drilled.rto_asked()), (2000, None));
+    let named = plan("--layer l7 --mode proxy --connections 7").unwrap();
+    assert_eq!((named.mode, named.connections), (Mode::Proxy, 7));
 }
 
 #[test]

@@ -33,6 +33,8 @@ const GRID: RGBColor = RGBColor(225, 225, 225);
 const HEADROOM: f64 = 1.32;
 /// Connections a step of the picture stands for at least, while steps can be widened.
 const CALM: f64 = 40.0;
+/// Where, in a drill of the proxy, the picture of latencies begins.
+const SPLIT: i32 = 460;
 /// Width of an entry of the legend.
 const LEGEND_ENTRY: i32 = 84;
 
@@ -111,7 +113,15 @@ fn draw(
     let start = seconds(run.marks.windows.before.from) - fault;
     let end = start + stacks.len() as f64 * step;
     let tallest = stacks.iter().flatten().copied().fold(1.0, f64::max);
-    let mut chart = ChartBuilder::on(&root)
+    let (unit, upper) = match &run.proxy {
+        Some(figures) => {
+            let (upper, lower) = root.split_vertically(SPLIT);
+            latency(&lower, &figures.timeline_p99_ms, (start, end))?;
+            ("requests", upper)
+        }
+        None => ("new connections", root.clone()),
+    };
+    let mut chart = ChartBuilder::on(&upper)
         .margin(12)
         .margin_top(84)
         .margin_right(24)
@@ -124,7 +134,7 @@ fn draw(
         .bold_line_style(GRID)
         .axis_style(INK)
         .x_desc("seconds from the fault")
-        .y_desc("new connections per second")
+        .y_desc(format!("{unit} per second"))
         .x_labels(12)
         .y_labels(8)
         .x_label_formatter(&|x| format!("{x:.0}"))
@@ -144,6 +154,46 @@ fn draw(
     }
     marks(&mut chart, run, tallest, (start, end))?;
     root.present()?;
+    Ok(())
+}
+
+/// The 99th percentile of latency, from second `start` to `end`.
+fn latency(
+    area: &Area<'_>,
+    p99_ms: &[f64],
+    (start, end): (f64, f64),
+) -> Result<(), Box<dyn std::error::Error>> {
+    let tallest = p99_ms.iter().copied().fold(1.0, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .margin(12)
+        .margin_right(24)
+        .x_label_area_size(24)
+        .y_label_area_size(72)
+        .build_cartesian_2d(start..end, 0.0..tallest * 1.1)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID)
+        .axis_style(INK)
+        .y_desc("p99, ms")
+        .x_labels(12)
+        .y_labels(4)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .label_style(("sans-serif", 15).into_font().color(&INK))
+        .axis_desc_style(("sans-serif", 16).into_font().color(&INK))
+        .draw()?;
+    let step = BUCKET_US as f64 / 1e6;
+    let steps = p99_ms.iter().enumerate();
+    let line = steps.flat_map(|(index, ms)| {
+        let from = start + index as f64 * step;
+        [(from, *ms), ((from + step).min(end), *ms)]
+    });
+    let line = line.filter(|(x, _)| *x <= end);
+    chart.draw_series([PathElement::new(
+        line.collect::<Vec<_>>(),
+        INK.stroke_width(2),
+    )])?;
     Ok(())
 }
 
@@ -194,10 +244,19 @@ fn heading(
     );
     let title_style = ("sans-serif", 22).into_font().color(&INK);
     root.draw(&Text::new(title, (24, 14), title_style))?;
-    let mut facts = format!(
-        "{} new connections failed, {} live connections broken on surviving sites",
-        run.failed.after_fault, run.broken_surviving
-    );
+    let mut facts = match &run.proxy {
+        Some(figures) => format!(
+            "{} of {} requests failed, {} retries, {} changes of breakers",
+            run.failed.after_fault,
+            figures.requests,
+            figures.retries,
+            figures.transitions_total()
+        ),
+        None => format!(
+            "{} new connections failed, {} live connections broken on surviving sites",
+            run.failed.after_fault, run.broken_surviving
+        ),
+    };
     if !plan.planned() {
         facts = format!("RTO {:.2} s, {facts}", run.rto_ms() / 1000.0);
     }

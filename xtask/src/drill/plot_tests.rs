@@ -34,6 +34,22 @@ fn the_picture_says_what_happened_and_when() {
 }
 
 #[test]
+fn the_picture_of_a_drill_of_the_proxy_has_requests_and_their_latency() {
+    let (topology, run, _) = samples::proxied();
+    let plan = samples::plan("--layer l7").unwrap();
+    let svg = svg(&plan, &topology, &run).unwrap();
+    for text in [
+        "mode proxy",
+        "requests per second",
+        "RTO 0.00 s, 0 of ",
+        " requests failed, 700 retries, 5 changes of breakers",
+        "p99, ms",
+    ] {
+        assert!(svg.contains(text), "{text} is missing");
+    }
+}
+
+#[test]
 fn a_low_rate_is_drawn_in_wider_steps_that_keep_the_total() {
     assert_eq!(
         [10, 100, 150, 400, 2000].map(buckets_per_step),

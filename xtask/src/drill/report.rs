@@ -8,6 +8,7 @@ use super::figures::{Agreement, ByWindow, Run};
 use super::judge::Objective;
 use super::measure::{Quantiles, Shares};
 use super::plan::Plan;
+use super::proxy::report::ProxyReport;
 use super::topology::Topology;
 
 /// A drill's report. Durations are milliseconds, shares go from 0 to 1, and
@@ -58,6 +59,8 @@ struct RunReport {
     measurement_lag_ms_max: f64,
     live_lag_ms_max: f64,
     timeline: Timeline,
+    #[serde(flatten)]
+    proxy: Option<ProxyReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +82,7 @@ struct ByWindowReport {
 struct LatencyReport {
     p50: f64,
     p99: f64,
+    p999: f64,
     max: f64,
 }
 
@@ -177,7 +181,7 @@ impl Report {
             fault: plan.fault.as_str(),
             mode: plan.mode.as_str(),
             ip: plan.ip_version(),
-            layer: "l4",
+            layer: plan.layer.as_str(),
             site: plan.site.clone(),
             connections: plan.connections,
             rate: plan.rate,
@@ -236,6 +240,7 @@ impl RunReport {
             measurement_lag_ms_max: run.measurement_lag_ms,
             live_lag_ms_max: run.live_lag_ms,
             timeline: Timeline::new(run, topology),
+            proxy: run.proxy.as_ref().map(ProxyReport::new),
         }
     }
 }
@@ -243,7 +248,12 @@ impl RunReport {
 impl ByWindowReport {
     fn new(latency: &ByWindow<Option<Quantiles>>) -> Self {
         let report = |times: &Option<Quantiles>| {
-            times.map(|Quantiles { p50, p99, max }| LatencyReport { p50, p99, max })
+            times.map(|times| LatencyReport {
+                p50: times.p50,
+                p99: times.p99,
+                p999: times.p999,
+                max: times.max,
+            })
         };
         Self {
             before: report(&latency.before),

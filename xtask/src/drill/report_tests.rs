@@ -13,6 +13,7 @@ fn report() -> Value {
     let plan = samples::plan("").unwrap();
     let objectives = Objectives {
         rto: Duration::from_secs(7),
+        rto_asked: false,
         planned: false,
     };
     let judged = judge(&run, &topology, &objectives);
@@ -79,6 +80,40 @@ fn no_key_comes_or_goes_unnoticed() {
          lost_site_learned_ms_p99 lost_site_unlearned measurement_lag_ms_max new_latency_ms \
          objectives passed recovered_ms rto_ms shares timeline"
     );
+}
+
+/// The keys that a drill of the proxy adds, likewise.
+#[test]
+fn a_drill_of_the_proxy_adds_its_own_keys() {
+    let (topology, run, _) = samples::proxied();
+    let plan = samples::plan("--layer l7").unwrap();
+    let proxied = Report::new(&plan, &topology, &[(run, Vec::new())]);
+    let proxied: Value = serde_json::from_str(&proxied.to_json().unwrap()).unwrap();
+    assert_eq!(
+        (&proxied["layer"], &proxied["mode"]),
+        (&json!("l7"), &json!("proxy"))
+    );
+    let run = proxied["runs"][0].as_object().unwrap();
+    let others = report();
+    let others = others["runs"][0].as_object().unwrap();
+    let own: Vec<&str> = run
+        .keys()
+        .filter(|key| !others.contains_key(*key))
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        own.join(" "),
+        "breaker_open_ms breaker_transitions breaker_transitions_by duplicates failed_why \
+         no_connection_free p50_ms p999_ms p99_ms requests retries retries_refused \
+         timeline_p99_ms"
+    );
+    assert_eq!(
+        (&run["retries"], &run["breaker_transitions"]),
+        (&json!(700), &json!(5))
+    );
+    assert!(run["p99_ms"]["during"].is_number());
+    assert_eq!(run["failed_new"], 0);
+    assert_eq!(run["lost_site_connections"], Value::Null);
 }
 
 #[test]

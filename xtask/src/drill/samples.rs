@@ -8,6 +8,7 @@ use super::figures::Run;
 use super::load::records::{Attempt, Break, BreakKind, Counts, Outcome, Records};
 use super::measure::{Marks, Span, Windows, recovered_at};
 use super::plan::{Args, Plan};
+use super::proxy;
 use super::stats::Snapshot;
 use super::topology::{Topology, three_sites};
 
@@ -41,6 +42,41 @@ pub fn killed() -> (Topology, Run) {
     let topology = three_sites("dc01");
     let records = records(&topology);
     (topology.clone(), figures(&records, &topology))
+}
+
+/// A run of a drill of the edge proxy in which all went well, with its topology.
+pub fn proxied() -> (Topology, Run, proxy::Figures) {
+    let topology = three_sites("dc01");
+    let mut records = records(&topology);
+    records.breaks.clear();
+    records.counts.live_opened.fill(0);
+    let mut carried_out = vec![Vec::new(); topology.endpoints().len()];
+    for (id, attempt) in (0..).zip(&mut records.attempts) {
+        // What was refused at first was tried again elsewhere.
+        let endpoint = attempt.endpoint.unwrap_or(if id % 5 < 3 { 2 } else { 4 });
+        if attempt.outcome.failed() {
+            records.counts.answers[usize::from(endpoint)] += 1;
+        }
+        (attempt.id, attempt.endpoint, attempt.outcome) = (id, Some(endpoint), Outcome::Answered);
+        let noted: &mut Vec<u8> = &mut carried_out[usize::from(endpoint)];
+        noted.resize(id as usize + 1, 0);
+        noted[id as usize] = 1;
+    }
+    let states = [("open", 2), ("half_open", 2), ("closed", 1)];
+    let states = states.map(|(state, times)| (state.to_owned(), times));
+    let seen = proxy::Seen {
+        after: proxy::metrics::Counters {
+            retries: 700,
+            transitions: [("dc01".to_owned(), states.into())].into(),
+            ..Default::default()
+        },
+        breaker_open: Some(FAULT + 40_000),
+        carried_out,
+        ..Default::default()
+    };
+    let run = figures(&records, &topology).proxied(&records.attempts, &topology, &seen);
+    let figures = run.proxy.clone().unwrap_or_default();
+    (topology, run, figures)
 }
 
 /// What is computed from `records` of [`records`].
@@ -100,6 +136,7 @@ pub fn records(topology: &Topology) -> Records {
             records.counts.answers[usize::from(endpoint)] += 1;
         }
         records.attempts.push(Attempt {
+            id: 0,
             start_us,
             latency_us: 200 + random.u32(..900),
             endpoint: (!refused).then_some(endpoint),

@@ -2,7 +2,8 @@
 //!
 //! It runs as a process of its own (`xtask drill-server`), so that a drill can
 //! kill it as a machine would. `GET /health` answers `ok`; every other request
-//! answers the server's own name, by which a client notices mis-steering.
+//! answers the server's own name, by which a client notices mis-steering, unless
+//! it was told to fail or to be slow ([`Conduct`]).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -25,7 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use super::stats::{Counter, Stats};
+use super::ids::{self, Ids};
+use super::stats::{Conduct, Counter, Stats};
 use super::system;
 
 /// Longest queue of connections not yet accepted; the kernel clamps it to
@@ -50,6 +52,10 @@ pub struct Args {
     /// File for the counters; counts on when it exists
     #[arg(long, value_name = "FILE")]
     pub stats: PathBuf,
+    /// File to note in which requests were carried out, by the number in their
+    /// path; noted on when it exists
+    #[arg(long, value_name = "FILE")]
+    pub ids: Option<PathBuf>,
     /// CPU priority, lower than the director's, so that a drill's load does
     /// not starve its prober
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=19))]
@@ -61,6 +67,7 @@ struct Shared {
     name: Bytes,
     header: HeaderValue,
     stats: Stats,
+    ids: Option<Ids>,
 }
 
 /// Runs the server until SIGTERM or SIGINT.
@@ -75,6 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         name: Bytes::from(args.name.clone()),
         header,
         stats: Stats::open(&args.stats)?,
+        ids: args.ids.as_deref().map(Ids::open).transpose()?,
     });
     system::raise_open_files()?;
     system::lower_priority(args.nice)?;
@@ -162,7 +170,9 @@ async fn connection(stream: TcpStream, shared: Rc<Shared>, mut stopping: watch::
                     shared.stats.count(Counter::ProbeConnections);
                 }
             }
-            std::future::ready(Ok::<_, Infallible>(answer(&shared, health)))
+            let id = ids::of_path(request.uri().path());
+            let shared = Rc::clone(&shared);
+            async move { Ok::<_, Infallible>(answer(&shared, health, id).await) }
         });
         let serving = http1::Builder::new()
             .auto_date_header(false)
@@ -190,14 +200,33 @@ fn is_health(request: &Request<Incoming>) -> bool {
 }
 
 /// Counts, then answers: the count is never behind what a client has read.
-fn answer(shared: &Shared, health: bool) -> Response<Full<Bytes>> {
-    let (counter, body) = if health {
-        (Counter::HealthAnswered, Bytes::from_static(b"ok"))
+async fn answer(shared: &Shared, health: bool, id: Option<u32>) -> Response<Full<Bytes>> {
+    let conduct = if health {
+        Conduct::Well
     } else {
-        (Counter::Answered, shared.name.clone())
+        shared.stats.conducted()
     };
-    shared.stats.count(counter);
+    let mut status = StatusCode::OK;
+    let (counter, body) = match conduct {
+        _ if health => (Some(Counter::HealthAnswered), Bytes::from_static(b"ok")),
+        Conduct::Failing => {
+            status = StatusCode::INTERNAL_SERVER_ERROR;
+            (None, Bytes::from_static(b"told to fail"))
+        }
+        Conduct::Well | Conduct::Slow(_) => (Some(Counter::Answered), shared.name.clone()),
+    };
+    if let (Some(id), Some(ids), Some(Counter::Answered)) = (id, &shared.ids, counter) {
+        // Before the delay: what a slow server was asked for, it does.
+        ids.note(id);
+    }
+    if let Conduct::Slow(by) = conduct {
+        tokio::time::sleep(by).await;
+    }
+    if let Some(counter) = counter {
+        shared.stats.count(counter);
+    }
     let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
     response
         .headers_mut()
         .insert("x-endpoint", shared.header.clone());

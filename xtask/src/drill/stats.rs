@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use memmap2::{MmapMut, MmapOptions};
@@ -14,10 +15,26 @@ use memmap2::{MmapMut, MmapOptions};
 /// First word of the file: the bytes `drillsrv` read as a native-endian word.
 const MAGIC: u64 = u64::from_ne_bytes(*b"drillsrv");
 /// Raised whenever a field is added, moved or given another meaning.
-const VERSION: u64 = 1;
-/// Words of the file: magic, version, then one for each counter.
-const WORDS: usize = 2 + COUNTERS;
+const VERSION: u64 = 2;
+/// Words of the file: magic, version, one for each counter, then the conduct.
+const WORDS: usize = 2 + COUNTERS + 1;
 const COUNTERS: usize = 6;
+/// The word that says how to answer.
+const CONDUCT: usize = 2 + COUNTERS;
+/// The conduct's word of [`Conduct::Failing`]; smaller ones are milliseconds.
+const FAILING: u64 = u64::MAX;
+
+/// How a server answers all but health checks. It is in the same file, so that
+/// it can be told at any time, and stands over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conduct {
+    /// At once, with its name.
+    Well,
+    /// At once, with status 500.
+    Failing,
+    /// With its name, after this time (to the millisecond).
+    Slow(Duration),
+}
 
 /// One of the counters; the discriminant is its word after the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +44,7 @@ pub enum Counter {
     Accepted = 0,
     /// Connections that ended, for whatever reason.
     Closed = 1,
-    /// Requests of clients answered: every request but `GET /health`.
+    /// Requests of clients answered with the server's name: not `GET /health`.
     Answered = 2,
     /// Requests for `/health` answered.
     HealthAnswered = 3,
@@ -109,6 +126,26 @@ impl Stats {
     pub fn count(&self, counter: Counter) {
         self.word(2 + counter as usize)
             .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Has the server of this file answer so from now on.
+    pub fn conduct(&self, conduct: Conduct) {
+        let word = match conduct {
+            Conduct::Well => 0,
+            Conduct::Failing => FAILING,
+            Conduct::Slow(by) => u64::try_from(by.as_millis()).unwrap_or(FAILING - 1),
+        };
+        self.word(CONDUCT).store(word, Ordering::Relaxed);
+    }
+
+    /// How the server is to answer.
+    #[must_use]
+    pub fn conducted(&self) -> Conduct {
+        match self.word(CONDUCT).load(Ordering::Relaxed) {
+            0 => Conduct::Well,
+            FAILING => Conduct::Failing,
+            ms => Conduct::Slow(Duration::from_millis(ms)),
+        }
     }
 
     /// The counters as they are now.
@@ -197,6 +234,20 @@ mod tests {
                 ..Snapshot::default()
             }
         );
+    }
+
+    #[test]
+    fn the_conduct_reaches_whoever_has_the_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.stats");
+        let server = Stats::open(&path).unwrap();
+        assert_eq!(server.conducted(), Conduct::Well);
+        let slow = Conduct::Slow(Duration::from_millis(800));
+        for conduct in [Conduct::Failing, slow, Conduct::Well] {
+            Stats::open(&path).unwrap().conduct(conduct);
+            assert_eq!(server.conducted(), conduct);
+        }
+        assert_eq!(server.snapshot(), Snapshot::default());
     }
 
     #[test]

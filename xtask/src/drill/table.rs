@@ -7,6 +7,7 @@ use super::figures::Run;
 use super::judge::Objective;
 use super::measure::Quantiles;
 use super::plan::Plan;
+use super::proxy;
 use super::report::{Spread, Summary};
 use super::topology::Topology;
 
@@ -70,23 +71,31 @@ fn costs(plan: &Plan, topology: &Topology, run: &Run) -> Table {
             plan.mode.as_str()
         ),
     );
-    row(
-        "load",
-        format!(
+    let load = match &run.proxy {
+        Some(figures) => proxy::table::load(plan, figures),
+        None => format!(
             "{} live connections, {} new a second",
             run.live_by_site.iter().sum::<u64>(),
             plan.rate
         ),
-    );
+    };
+    row("load", load);
+    let what = unit(run);
     if !plan.planned() {
-        row("detected after", ms(run.detect_ms()));
-        row("RTO: new connections failed for", ms(Some(run.rto_ms())));
+        if !plan.fault.passes_checks() {
+            row("detected after", ms(run.detect_ms()));
+        }
+        row(&format!("RTO: {what} failed for"), ms(Some(run.rto_ms())));
     }
-    row("new connections failed", failed(run));
-    row(
-        "live connections broken on surviving sites",
-        counted(run.broken_surviving, &run.broken_by_kind),
-    );
+    row(&format!("{what} failed"), failed(run));
+    let broken = match run.proxy {
+        Some(_) => "of them, the lost site had no part in",
+        None => "live connections broken on surviving sites",
+    };
+    row(broken, counted(run.broken_surviving, &run.broken_by_kind));
+    for (name, value) in run.proxy.iter().flat_map(|of| proxy::table::rows(run, of)) {
+        row(name, value);
+    }
     if let Some(lost) = &run.lost {
         row(
             "live connections lost with the site",
@@ -99,6 +108,14 @@ fn costs(plan: &Plan, topology: &Topology, run: &Run) -> Table {
     }
     row("weight back, after the recovery", ms(run.recovered_ms()));
     table
+}
+
+/// What is begun at a steady rate.
+fn unit(run: &Run) -> &'static str {
+    match run.proxy {
+        Some(_) => "requests",
+        None => "new connections",
+    }
 }
 
 fn failed(run: &Run) -> String {
@@ -146,7 +163,8 @@ fn shares(topology: &Topology, run: &Run) -> Table {
 }
 
 fn latencies(run: &Run) -> Table {
-    let mut table = table(&["new connections answered in", "p50", "p99", "longest"]);
+    let title = format!("{} answered in", unit(run));
+    let mut table = table(&[&title, "p50", "p99", "p99.9", "longest"]);
     let windows = [
         ("before", run.latency.before),
         ("during", run.latency.during),
@@ -160,6 +178,7 @@ fn latencies(run: &Run) -> Table {
             Cell::new(name),
             value(|times| times.p50),
             value(|times| times.p99),
+            value(|times| times.p999),
             value(|times| times.max),
         ]);
     }

@@ -14,6 +14,7 @@ fn an_operator_finds_every_figure_with_its_unit() {
     let plan = samples::plan("").unwrap();
     let objectives = Objectives {
         rto: Duration::from_secs(7),
+        rto_asked: false,
         planned: false,
     };
     let judged = judge(&outcome, &topology, &objectives);

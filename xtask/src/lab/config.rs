@@ -1,14 +1,30 @@
 //! The director's configuration for a lab.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::addresses::{NAT_SOURCE, TUNNEL_SOURCE};
-use super::spec::LabSpec;
+use super::spec::{LabSpec, Mode};
 use super::topology::Topology;
 
+/// Tries of a request beyond the first, in proxy mode.
+pub const RETRIES: u32 = 2;
+/// How long one try may take, in proxy mode.
+pub const PER_TRY: Duration = Duration::from_millis(300);
+
+/// Where the director keeps things.
+pub struct Paths {
+    /// Its pins.
+    pub pin_dir: PathBuf,
+    /// Its control socket.
+    pub socket: PathBuf,
+    /// In proxy mode: the requests that failed.
+    pub access_log: PathBuf,
+}
+
 /// The text of `director.toml`.
-pub fn text(spec: &LabSpec, topology: &Topology, pin_dir: &Path, socket: &Path) -> String {
+pub fn text(spec: &LabSpec, topology: &Topology, paths: &Paths) -> String {
     let interfaces = topology
         .interfaces("edge")
         .iter()
@@ -42,8 +58,8 @@ timeout = "{timeout}"
 rise = {rise}
 fall = {fall}
 "#,
-        pin_dir = pin_dir.display(),
-        socket = socket.display(),
+        pin_dir = paths.pin_dir.display(),
+        socket = paths.socket.display(),
         metrics = spec.metrics,
         tunnel4 = TUNNEL_SOURCE.0,
         tunnel6 = TUNNEL_SOURCE.1,
@@ -56,8 +72,44 @@ fall = {fall}
         rise = spec.rise,
         fall = spec.fall,
     );
+    if spec.mode == Mode::Proxy {
+        // Of those that went well, next to none.
+        let _ = write!(
+            text,
+            "\n[edge.http.access_log]\npath = \"{}\"\none_in = 1000000000\n",
+            paths.access_log.display()
+        );
+    }
     services(&mut text, spec, topology);
     text
+}
+
+/// How the proxy forwards to the service's own endpoints. A breaker that opened
+/// is tried again soon, as a drill is short.
+fn proxy(text: &mut String) {
+    let per_try = humantime::format_duration(PER_TRY);
+    let breaker = "consecutive_failures = 5\nopen_for = \"1s\"\nlongest_open = \"4s\"\n";
+    let _ = write!(
+        text,
+        r#"
+[service.http]
+
+[service.upstream]
+connect_timeout = "{per_try}"
+
+[[service.route]]
+name = "all"
+
+[service.route.retry]
+retries = {RETRIES}
+statuses = [500, 502, 503, 504]
+per_try = "{per_try}"
+
+[service.route.breaker]
+{breaker}
+[service.route.breaker.site]
+{breaker}"#
+    );
 }
 
 fn services(text: &mut String, spec: &LabSpec, topology: &Topology) {
@@ -89,6 +141,9 @@ body = "ok"
         vip.port(),
         spec.mode.as_str(),
     );
+    if spec.mode == Mode::Proxy {
+        proxy(text);
+    }
     for site in &topology.sites {
         for endpoint in &site.endpoints {
             let _ = write!(
@@ -106,17 +161,21 @@ body = "ok"
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
-    use std::time::Duration;
-
-    use super::super::spec::{Family, Mode};
+    use super::super::spec::Family;
     use super::*;
 
     fn table(spec: &LabSpec) -> toml::Table {
+        written(spec).parse().unwrap()
+    }
+
+    fn written(spec: &LabSpec) -> String {
         let topology = Topology::new(spec.mode, spec.family);
-        let (pin_dir, socket) = ("/run/x/bpf/director", "/run/x/director.sock");
-        text(spec, &topology, Path::new(pin_dir), Path::new(socket))
-            .parse()
-            .unwrap()
+        let paths = Paths {
+            pin_dir: "/run/x/bpf/director".into(),
+            socket: "/run/x/director.sock".into(),
+            access_log: "/run/x/log/access.json".into(),
+        };
+        text(spec, &topology, &paths)
     }
 
     #[test]
@@ -135,6 +194,21 @@ mod tests {
         assert_eq!(table["health"]["interval"].as_str(), Some("1s 500ms"));
         assert_eq!(table["health"]["fall"].as_integer(), Some(4));
         assert_eq!(table["edge"]["limits"]["flows"].as_integer(), Some(77));
+    }
+
+    #[test]
+    fn the_proxy_forwards_to_the_services_own_endpoints() {
+        let table = table(&LabSpec {
+            mode: Mode::Proxy,
+            ..LabSpec::default()
+        });
+        let service = &table["service"][0];
+        assert_eq!(service["endpoint"].as_array().unwrap().len(), 6);
+        let route = &service["route"][0];
+        assert_eq!(route["retry"]["per_try"].as_str(), Some("300ms"));
+        let site = &route["breaker"]["site"];
+        assert_eq!(site["consecutive_failures"].as_integer(), Some(5));
+        assert!(!written(&LabSpec::default()).contains("http]"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The director in a lab: built, started, asked and stopped.
 
 use std::ffi::OsStr;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -17,6 +19,8 @@ use crate::{cancel, run};
 
 /// Until a director that was started must answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// Until the director must have served its metrics.
+const METRICS_WITHIN: Duration = Duration::from_secs(5);
 /// Until a director that was told to stop must have ended.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -160,6 +164,29 @@ impl Lab {
             return waited;
         }
         waited.with_context(|| waiting_for.join("; "))
+    }
+
+    /// What the director serves as metrics, without the HTTP header.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let address = self.spec().metrics;
+        let answer = within(&self.netns("edge"), || {
+            let mut stream = TcpStream::connect_timeout(&address, METRICS_WITHIN)?;
+            stream.set_read_timeout(Some(METRICS_WITHIN))?;
+            let request =
+                format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        });
+        let answer = answer.with_context(|| format!("the director's metrics at {address}"))?;
+        let (_, body) = answer
+            .split_once("\r\n\r\n")
+            .with_context(|| format!("the director's metrics at {address} are no HTTP"))?;
+        Ok(body.to_owned())
     }
 
     pub(super) fn director_command(&self) -> Result<Command> {

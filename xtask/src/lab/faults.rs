@@ -1,6 +1,6 @@
 //! Breaking a site, and mending it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -9,10 +9,14 @@ use super::addresses::server_subnet;
 use super::network;
 use super::spec::{Family, Fault, Mode};
 use super::topology::to;
+use crate::drill::stats::{Conduct, Stats};
 
 /// Priority of the rule that swallows a site's packets: after the router's own
 /// addresses (0), before its routes (32766).
 const BLACKHOLE_RULE: &str = "10";
+/// How long a slow site's servers take for an answer: longer than the lab's
+/// proxy waits for one try, shorter than a client's patience.
+const SLOWNESS: Duration = Duration::from_millis(800);
 
 impl Lab {
     /// Lets `fault` happen to `site`. Returns the instant just before it took
@@ -28,6 +32,8 @@ impl Lab {
             Fault::Blackhole => self.blackhole(site, true)?,
             Fault::LinkDown => self.uplinks(site, "down")?,
             Fault::Drain => self.steer_away("drain", site)?,
+            Fault::ErrorBurst => self.conduct(site, Conduct::Failing)?,
+            Fault::SlowSite => self.conduct(site, Conduct::Slow(SLOWNESS))?,
         }
         Ok(before)
     }
@@ -44,6 +50,7 @@ impl Lab {
             Fault::Blackhole => self.blackhole(site, false)?,
             Fault::LinkDown => self.reconnect(site)?,
             Fault::Drain => self.steer_away("undrain", site)?,
+            Fault::ErrorBurst | Fault::SlowSite => self.conduct(site, Conduct::Well)?,
         }
         Ok(Instant::now())
     }
@@ -100,6 +107,14 @@ impl Lab {
             .context("a site without a router")?;
         network::set_up(&self.spec().prefix, router)?;
         network::wait_usable(&self.spec().prefix, &self.topology)
+    }
+
+    /// Tells a site's servers how to answer from now on.
+    fn conduct(&self, site: &str, conduct: Conduct) -> Result<()> {
+        for endpoint in &self.site(site)?.endpoints {
+            Stats::open(&self.stats_path(&endpoint.name))?.conduct(conduct);
+        }
+        Ok(())
     }
 
     fn steer_away(&self, command: &str, site: &str) -> Result<()> {

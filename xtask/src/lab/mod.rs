@@ -28,6 +28,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::run::Usage;
+pub use config::{PER_TRY, RETRIES};
 pub use director::build as build_director;
 pub use netns::enter_netns;
 use process::{Process, ProcessId};
@@ -127,7 +128,12 @@ impl Lab {
                 self.start_decapsulation()?;
             }
         }
-        let text = config::text(self.spec(), &self.topology, &self.pin_dir(), &self.socket());
+        let paths = config::Paths {
+            pin_dir: self.pin_dir(),
+            socket: self.socket(),
+            access_log: self.access_log_path(),
+        };
+        let text = config::text(self.spec(), &self.topology, &paths);
         std::fs::write(self.config_path(), text)
             .context("cannot write the director's configuration")
     }
@@ -205,6 +211,16 @@ impl Lab {
     /// The file an endpoint's server keeps its counts in.
     pub fn stats_path(&self, endpoint: &str) -> PathBuf {
         self.stats().join(endpoint)
+    }
+
+    /// The file an endpoint's server notes in which requests it carried out.
+    pub fn ids_path(&self, endpoint: &str) -> PathBuf {
+        self.stats().join(format!("{endpoint}.ids"))
+    }
+
+    /// The edge proxy's access log, in proxy mode: the requests that failed.
+    pub fn access_log_path(&self) -> PathBuf {
+        self.logs().join("access.json")
     }
 
     /// The log of `director`, or of an endpoint's server.

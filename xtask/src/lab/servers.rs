@@ -42,6 +42,7 @@ impl Lab {
             command.args(["--listen", &address.to_string()]);
         }
         command.arg("--stats").arg(self.stats_path(&endpoint.name));
+        command.arg("--ids").arg(self.ids_path(&endpoint.name));
         Process::start(
             &self.netns(&endpoint.name),
             command,

@@ -85,12 +85,18 @@ pub fn client() -> Host {
     }
 }
 
-/// The edge, which in l2 mode is on every site's network of servers.
+/// The edge, which in l2 mode is on every site's network of servers, and in
+/// proxy mode holds the VIP.
 pub fn edge(mode: Mode) -> Host {
     let mut batch = Batch::default();
     batch.up("lo");
     batch.address("lo", &TUNNEL_SOURCE.0.to_string(), [32, 128]);
     batch.address("lo", &TUNNEL_SOURCE.1.to_string(), [32, 128]);
+    if mode == Mode::Proxy {
+        // Packets to the VIP end here, at the proxy.
+        batch.address("lo", &VIP.0.to_string(), [32, 128]);
+        batch.address("lo", &VIP.1.to_string(), [32, 128]);
+    }
     batch.attach(&to("client"), &both(ACCESS, 2));
     batch.route(&CLIENT_NETS, &both(ACCESS, 1), "");
     for (index, (name, _)) in SITES.iter().enumerate() {

@@ -23,6 +23,8 @@ pub enum Mode {
     /// By the endpoint's Ethernet address, on a network that edge and endpoints
     /// share; the endpoint answers the client directly.
     L2,
+    /// By the edge's proxy, which asks endpoints over HTTP/1.1.
+    Proxy,
 }
 
 impl Mode {
@@ -32,6 +34,7 @@ impl Mode {
             Self::Tunnel => "tunnel",
             Self::Nat => "nat",
             Self::L2 => "l2",
+            Self::Proxy => "proxy",
         }
     }
 
@@ -39,7 +42,7 @@ impl Mode {
     pub fn is_direct_return(self) -> bool {
         match self {
             Self::Tunnel | Self::L2 => true,
-            Self::Nat => false,
+            Self::Nat | Self::Proxy => false,
         }
     }
 }
@@ -69,6 +72,10 @@ pub enum Fault {
     LinkDown,
     /// An operator drains the site: a planned change.
     Drain,
+    /// The site's servers answer 500 to everything but health checks.
+    ErrorBurst,
+    /// The site's servers take long for every answer but those to health checks.
+    SlowSite,
 }
 
 impl Fault {
@@ -79,7 +86,14 @@ impl Fault {
             Self::Blackhole => "blackhole",
             Self::LinkDown => "link-down",
             Self::Drain => "drain",
+            Self::ErrorBurst => "error-burst",
+            Self::SlowSite => "slow-site",
         }
+    }
+
+    /// Whether health checks see nothing of it, so that only circuit breakers do.
+    pub fn passes_checks(self) -> bool {
+        matches!(self, Self::ErrorBurst | Self::SlowSite)
     }
 }
 

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<Topology> {
-        [Mode::Tunnel, Mode::Nat, Mode::L2]
+        [Mode::Tunnel, Mode::Nat, Mode::L2, Mode::Proxy]
             .into_iter()
             .flat_map(|mode| [Family::V4, Family::V6].map(|family| Topology::new(mode, family)))
             .collect()
@@ -211,8 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_answer_clients_hold_the_vip() {
-        for (mode, holders) in [(Mode::Tunnel, 6), (Mode::Nat, 0), (Mode::L2, 6)] {
+    fn whoever_answers_clients_holds_the_vip() {
+        let modes = [
+            (Mode::Tunnel, 6),
+            (Mode::Nat, 0),
+            (Mode::L2, 6),
+            (Mode::Proxy, 1),
+        ];
+        for (mode, holders) in modes {
             let topology = Topology::new(mode, Family::V4);
             let holds = |host: &&Host| host.setup.contains("address replace 203.0.113.10/32");
             assert_eq!(topology.hosts.iter().filter(holds).count(), holders);

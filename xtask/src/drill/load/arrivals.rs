@@ -16,7 +16,7 @@ use super::worker::{Context, Gates};
 /// The first source port of new connections; those below are for live ones.
 pub const ARRIVALS_FROM: u16 = 20_224;
 /// At 10,000 a second from 32 addresses they last for more than two minutes.
-const PORTS: Range<u16> = ARRIVALS_FROM..u16::MAX;
+pub const PORTS: Range<u16> = ARRIVALS_FROM..u16::MAX;
 /// How often a process starts what is due: tokio's timer knows no finer step.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -33,7 +33,25 @@ pub struct Shard {
 
 /// Begins this process's arrivals when told to measure, until told to stop, and
 /// returns once each has its outcome.
-pub async fn run(context: Arc<Context>, shard: Shard, mut gates: Gates) {
+pub async fn run(context: Arc<Context>, shard: Shard, gates: Gates) {
+    let begin = |number, _| {
+        let context = Arc::clone(&context);
+        async move { attempt(&context, number).await }
+    };
+    in_open_loop(&context, shard, gates, begin).await;
+}
+
+/// Calls `begin` with the number of each of this process's arrivals and when it
+/// was due, from the order to measure until the one to stop; returns once what it
+/// began has ended.
+pub async fn in_open_loop<F>(
+    context: &Context,
+    shard: Shard,
+    mut gates: Gates,
+    begin: impl Fn(u64, Instant) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let started = tokio::select! {
         started = gates.measure.wait_for(|measure| *measure) => started.is_ok(),
         _ = gates.stop.wait_for(|stop| *stop) => false,
@@ -42,18 +60,21 @@ pub async fn run(context: Arc<Context>, shard: Shard, mut gates: Gates) {
         return;
     }
     let (alive, mut ended) = mpsc::channel::<()>(1);
-    schedule(&context, shard, &mut gates.stop, &alive).await;
+    schedule(context, shard, &mut gates.stop, &alive, begin).await;
     drop(alive);
     let _ = ended.recv().await;
 }
 
-async fn schedule(
-    context: &Arc<Context>,
+async fn schedule<F>(
+    context: &Context,
     shard: Shard,
     stop: &mut watch::Receiver<bool>,
     alive: &mpsc::Sender<()>,
-) {
-    let begin = Instant::now();
+    begin: impl Fn(u64, Instant) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let zero = Instant::now();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next = u64::from(shard.index);
@@ -64,16 +85,16 @@ async fn schedule(
         }
         let now = Instant::now();
         loop {
-            let due = begin + due_after(next, shard.rate);
+            let due = zero + due_after(next, shard.rate);
             if due > now {
                 break;
             }
             let lag_us = to_us(now - due);
             let noted = |counts: &mut Counts| counts.new_lag_us = counts.new_lag_us.max(lag_us);
             context.recorder.count(noted);
-            let (context, alive, number) = (Arc::clone(context), alive.clone(), next);
+            let (alive, arrival) = (alive.clone(), begin(next, due));
             tokio::spawn(async move {
-                attempt(&context, number).await;
+                arrival.await;
                 drop(alive);
             });
             next += u64::from(shard.of);
@@ -131,6 +152,7 @@ async fn attempt(context: &Context, number: u64) {
         context.recorder.count(|counts| counts.unanswered += 1);
     }
     context.recorder.attempt(Attempt {
+        id: u32::try_from(number).unwrap_or(u32::MAX),
         start_us: context.recorder.clock().us(begin.into_std()),
         latency_us: u32::try_from(to_us(latency)).unwrap_or(u32::MAX),
         endpoint,

@@ -140,7 +140,11 @@ async fn ask(stream: &TcpStream) -> Result<(), Failure> {
     Ok(())
 }
 
-fn identify(name: &str, endpoints: &[String]) -> Result<EndpointId, Failure> {
+/// The endpoint of that name.
+///
+/// # Errors
+/// [`Failure::Malformed`] when there is none.
+pub fn identify(name: &str, endpoints: &[String]) -> Result<EndpointId, Failure> {
     endpoints
         .iter()
         .position(|known| known == name)

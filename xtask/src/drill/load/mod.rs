@@ -1,5 +1,5 @@
 //! The drill's client: live connections that must not break, and new ones at a
-//! steady rate.
+//! steady rate; or, in a drill of the proxy, requests at a steady rate.
 //!
 //! It is a few processes ([`worker`]) and what directs them ([`Load`]). New
 //! connections have processes of their own with a better CPU priority than
@@ -11,6 +11,7 @@ mod arrivals;
 mod exchange;
 mod live;
 pub mod records;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -53,20 +54,32 @@ pub const OTHER_FILES: u32 = 512;
 const ARRIVALS_NICE: i32 = 1;
 const LIVE_NICE: i32 = 7;
 
+/// Which load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Live connections, and new ones.
+    Connections,
+    /// Requests over kept connections, and some over new ones.
+    Requests,
+}
+
 /// What load to make, and of whom.
 #[derive(Clone, Debug)]
 pub struct LoadSpec {
+    /// Which load.
+    pub kind: Kind,
     /// Addresses of the service, taken in turn.
     pub targets: Vec<SocketAddr>,
     /// Addresses to connect from, taken in turn.
     pub sources: Vec<IpAddr>,
     /// Names of all endpoints; an [`records::EndpointId`] is an index into it.
     pub endpoints: Vec<String>,
-    /// Live connections.
+    /// Live connections, or kept ones.
     pub connections: u32,
-    /// New connections a second.
+    /// New connections or requests a second.
     pub rate: u32,
-    /// Within which a new connection must be established and answered.
+    /// Within which a new connection must be established, or a request sent, and
+    /// be answered.
     pub patience: Duration,
     /// Time between two exchanges of a live connection; longer when all of
     /// them together would exceed what the machine can measure.
@@ -89,11 +102,24 @@ impl LoadSpec {
         let by_rate = self.rate.div_ceil(ARRIVALS_PER_PROCESS);
         let arrivals = arrivals::shards(self.rate, by_rate.max(waiting.div_ceil(room)));
         let live = live::shares(self.connections, cores.max(self.connections.div_ceil(room)));
+        let parts: Vec<Part> = match self.kind {
+            Kind::Connections => {
+                let arrivals = arrivals.into_iter().map(Part::Arrivals);
+                arrivals.chain(live.into_iter().map(Part::Live)).collect()
+            }
+            Kind::Requests => {
+                let shares = requests::shares(&arrivals, self.connections);
+                shares.into_iter().map(Part::Requests).collect()
+            }
+        };
         let shortest = Duration::from_secs(u64::from(self.connections)) / EXCHANGES_PER_SECOND;
-        let job = |part, nice| Job {
-            part,
+        let job = |part| Job {
             netns: self.netns.clone(),
-            nice,
+            nice: match part {
+                Part::Live(_) => LIVE_NICE,
+                Part::Arrivals(_) | Part::Requests(_) => ARRIVALS_NICE,
+            },
+            part,
             zero: clock.zero(),
             targets: self.targets.clone(),
             sources: self.sources.clone(),
@@ -103,12 +129,7 @@ impl LoadSpec {
             patience: self.patience,
             give_up,
         };
-        let arrivals = arrivals.into_iter().map(Part::Arrivals);
-        let live = live.into_iter().map(Part::Live);
-        arrivals
-            .map(|part| job(part, ARRIVALS_NICE))
-            .chain(live.map(|part| job(part, LIVE_NICE)))
-            .collect()
+        parts.into_iter().map(job).collect()
     }
 }
 

@@ -92,6 +92,8 @@ pub enum Outcome {
     Unreachable,
     /// Answered by what is no drill server.
     Malformed,
+    /// Answered with a status of 500 or above.
+    Error,
 }
 
 impl Outcome {
@@ -102,14 +104,16 @@ impl Outcome {
     }
 }
 
-/// One attempt at a new connection.
+/// One attempt at a new connection, or in a drill of the proxy one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// Its number, counted through all processes of the client.
+    pub id: u32,
     /// When it began, microseconds of the drill's clock.
     pub start_us: u64,
     /// From there to its outcome, microseconds.
     pub latency_us: u32,
-    /// Who answered, if anyone did.
+    /// Who answered, if anyone did; also with an error.
     pub endpoint: Option<EndpointId>,
     /// How it ended.
     pub outcome: Outcome,
@@ -161,6 +165,8 @@ pub struct Counts {
     pub live_given_up: u64,
     /// The latest that the schedule of new connections was served, microseconds.
     pub new_lag_us: u64,
+    /// Requests for which no kept connection was free, so that they had a new one.
+    pub overflow: u64,
     /// The latest that a process of live connections got to its timer, microseconds.
     pub live_lag_us: u64,
 }
@@ -189,6 +195,7 @@ impl Counts {
         add(&mut self.live_unanswered, &other.live_unanswered);
         self.unanswered += other.unanswered;
         self.live_given_up += other.live_given_up;
+        self.overflow += other.overflow;
         self.new_lag_us = self.new_lag_us.max(other.new_lag_us);
         self.live_lag_us = self.live_lag_us.max(other.live_lag_us);
     }
@@ -340,6 +347,7 @@ mod tests {
         let recorder = Recorder::new(1, Clock::start());
         recorder.answered(0);
         recorder.attempt(Attempt {
+            id: 0,
             start_us: 1,
             latency_us: 2,
             endpoint: Some(0),

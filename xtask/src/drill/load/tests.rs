@@ -12,8 +12,9 @@ use tempfile::TempDir;
 
 use super::records::{BreakKind, Outcome};
 use super::*;
+use crate::drill::ids::Ids;
 use crate::drill::server;
-use crate::drill::stats::{Snapshot, Stats};
+use crate::drill::stats::{Conduct, Snapshot, Stats};
 
 /// Holds the arguments of [`server_process`].
 const SERVER: &str = "DRILL_SERVER_ARGUMENTS";
@@ -65,6 +66,7 @@ struct Server {
     name: String,
     address: SocketAddr,
     stats: PathBuf,
+    ids: PathBuf,
     process: Child,
     _dir: TempDir,
 }
@@ -72,14 +74,15 @@ struct Server {
 impl Server {
     fn start(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let stats = dir.path().join("stats");
+        let (stats, ids) = (dir.path().join("stats"), dir.path().join("ids"));
         // Free a moment ago; loopback ports are not handed out again at once.
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
         let words = format!(
-            "--name {name} --listen {address} --stats {}",
-            stats.display()
+            "--name {name} --listen {address} --stats {} --ids {}",
+            stats.display(),
+            ids.display()
         );
         let process = this_binary("server_process")
             .env(SERVER, words)
@@ -90,6 +93,7 @@ impl Server {
             name: name.into(),
             address,
             stats,
+            ids,
             process,
             _dir: dir,
         };
@@ -135,6 +139,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn spec(servers: &[&Server], connections: u32, rate: u32) -> LoadSpec {
     LoadSpec {
+        kind: Kind::Connections,
         targets: servers.iter().map(|server| server.address).collect(),
         sources: (1..=4).map(|n| IpAddr::from([127, 0, 0, n])).collect(),
         endpoints: servers.iter().map(|server| server.name.clone()).collect(),
@@ -196,6 +201,43 @@ fn both_sides_count_the_same() {
     assert!(new(0).abs_diff(new(1)) <= 1, "targets are taken in turn");
     // The exchanges of live connections beyond each one's first.
     assert!(counts.answers[0] > 25 + new(0));
+}
+
+#[test]
+fn every_request_is_counted_on_both_sides_whatever_is_answered() {
+    let server = Server::start("a");
+    let stats = Stats::open(&server.stats).unwrap();
+    let mut spec = spec(&[&server], 4, 200);
+    spec.kind = Kind::Requests;
+    let mut load = Load::start(&spec, Clock::start(), client).unwrap();
+    load.measure().unwrap();
+    let seen = |load: &Load, outcome| {
+        load.with_attempts(|all| all.iter().any(|one| one.outcome == outcome))
+    };
+    until("some are answered", || load.progress().0 >= 50);
+    stats.conduct(Conduct::Failing);
+    until("some fail", || seen(&load, Outcome::Error));
+    // Slower than the kept connections allow for, so that others are opened.
+    stats.conduct(Conduct::Slow(Duration::from_millis(300)));
+    let slow = |one: &Attempt| one.outcome == Outcome::Answered && one.latency_us > 299_000;
+    until("some are slow", || {
+        load.with_attempts(|all| all.iter().filter(|one| slow(one)).count() > 20)
+    });
+    let records = load.stop().unwrap();
+
+    let noted = Ids::open(&server.ids).unwrap().noted();
+    for one in &records.attempts {
+        let times = noted.get(one.id as usize).copied().unwrap_or(0);
+        let expected = match one.outcome {
+            Outcome::Answered => 1,
+            Outcome::Error => 0,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((times, one.endpoint), (expected, Some(0)), "{one:?}");
+    }
+    let counts = records.counts;
+    assert_eq!(counts.answers, [server.counts().answered]);
+    assert!(counts.overflow > 0);
 }
 
 #[test]
@@ -363,6 +405,7 @@ fn split(connections: u32, rate: u32, open_files: u64) -> (Vec<u32>, Vec<u32>) {
         match job.part {
             Part::Live(share) => live.push(share.count),
             Part::Arrivals(shard) => arrivals.push(shard.of),
+            Part::Requests(_) => panic!("there are none"),
         }
     }
     (live, arrivals)

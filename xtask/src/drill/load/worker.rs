@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::arrivals::{self, Shard};
 use super::live::{self, Share};
 use super::records::{Clock, Recorder, Records};
+use super::requests;
 use crate::drill::system;
 use crate::lab::enter_netns;
 
@@ -34,6 +35,8 @@ pub enum Part {
     Live(Share),
     /// A part of the new connections.
     Arrivals(Shard),
+    /// A part of the requests.
+    Requests(requests::Share),
 }
 
 /// All a worker needs to know.
@@ -202,6 +205,7 @@ fn serve(mut lines: BufReader<UnixStream>, link: &UnixStream) -> anyhow::Result<
         match job.part {
             Part::Live(share) => live::run(context, share, gates).await,
             Part::Arrivals(shard) => arrivals::run(context, shard, gates).await,
+            Part::Requests(share) => requests::run(context, share, gates).await,
         }
     });
     drop(end);
