@@ -57,7 +57,7 @@ impl Daemon {
             (None, mpsc::channel(1).1)
         } else {
             let (proxy, signals) =
-                Proxy::start(&config.model, l7, std::mem::take(&mut inherited.listeners))?;
+                Proxy::take_over(&config.model, l7, std::mem::take(&mut inherited.listeners))?;
             (Some(proxy), signals)
         };
         let prober = Prober::spawn(config.probe_concurrency, report_sender);

@@ -125,7 +125,7 @@ impl Daemon {
         let done = match &mut self.l7 {
             Some(proxy) => proxy.reload(&new.model, &new.l7),
             None if new.l7.listeners.is_empty() => Ok(()),
-            None => Proxy::start(&new.model, &new.l7, Vec::new()).map(|(proxy, signals)| {
+            None => Proxy::start(&new.model, &new.l7).map(|(proxy, signals)| {
                 self.l7 = Some(proxy);
                 self.inputs.told = signals;
             }),

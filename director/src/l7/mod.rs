@@ -86,11 +86,17 @@ struct Served {
 impl Proxy {
     /// Starts to serve. Until plans come, requests are answered with 503.
     ///
-    /// `inherited` are sockets that listen already, from the program before this one.
+    /// # Errors
+    /// When an address cannot be bound, or a file cannot be read.
+    pub fn start(model: &Model, config: &L7) -> Result<(Self, mpsc::Receiver<Signal>)> {
+        Self::take_over(model, config, Vec::new())
+    }
+
+    /// As [`Self::start`]. `inherited` are sockets that listen already, from the program before this one.
     ///
     /// # Errors
     /// When an address cannot be bound, or a file cannot be read.
-    pub fn start(
+    pub fn take_over(
         model: &Model,
         config: &L7,
         inherited: Vec<(SocketAddr, TcpListener)>,
