@@ -324,6 +324,9 @@ impl ProxyHttp for App {
         let request = session.req_header();
         let client = headers::client(request, &view.config, &peer);
         let (now, limits) = (self.shared.now(), &view.config.limits);
+        // Streams of HTTP/2 come without.
+        session.set_write_timeout(Some(limits.body_timeout));
+        let request = session.req_header();
         ctx.client = Some(client);
         if view.config.request_id.is_some() {
             ctx.request_id = headers::request_id(request, &view.config, &peer);
@@ -530,6 +533,17 @@ impl ProxyHttp for App {
         let Some((view, index)) = ctx.view.as_ref().zip(ctx.route) else {
             return Ok(());
         };
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+        {
+            return Ok(());
+        }
+        // A client of HTTP/1.0 knows no chunks: it reads to the end of the connection
+        // (RFC 9112, section 6.1).
+        if session.req_header().version == http::Version::HTTP_10
+            && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+        {
+            session.set_keepalive(None);
+        }
         let route = &view.routes[index];
         if let Some((_, endpoint)) = &ctx.asked {
             let seal = self.shared.seal.load();
@@ -539,7 +553,6 @@ impl ProxyHttp for App {
         if let Some(name) = &view.config.request_id {
             response.insert_header(name.to_string(), &ctx.request_id)?;
         }
-        let _ = session;
         headers::edit_response(response, &route.config.response_headers)
     }
 
@@ -578,7 +591,8 @@ impl ProxyHttp for App {
         let code = answer::failed(session, error, ctx.why, ctx.view.as_ref().zip(ctx.route).map(|(v, r)| &v.routes[r])).await;
         FailToProxy {
             error_code: code,
-            can_reuse_downstream: false,
+            // It is not kept, but ended in such a way that the client can read why.
+            can_reuse_downstream: code != 0,
         }
     }
 
@@ -607,8 +621,8 @@ impl ProxyHttp for App {
         }
         if error.is_some_and(|e| e.esource() == &ErrorSource::Downstream)
             && let (Some(peer), Some(view)) = (&ctx.peer, &ctx.view)
-            && peer.resets.fetch_add(1, Ordering::Relaxed) >= view.config.limits.resets
             && session.req_header().version == http::Version::HTTP_2
+            && peer.resets.add(now) >= view.config.limits.resets
         {
             peer.doomed.store(true, Ordering::Relaxed);
         }

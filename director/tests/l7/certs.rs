@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use director_core::l7::{CertificateFiles, Tls};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
@@ -32,7 +35,9 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Authority of tests");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Authority of tests");
         let key = KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
         let folder = tempfile::tempdir().expect("a folder");
@@ -48,14 +53,20 @@ impl Authority {
     pub fn issue(&self, file: &str, names: &[&str]) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let path = |suffix: &str| self.folder.path().join(format!("{file}.{suffix}"));
         replace(&path("pem"), &certificate.pem());
         replace(&path("key"), &key.serialize_pem());
         Issued {
-            files: CertificateFiles { certificate: path("pem"), key: path("key") },
+            files: CertificateFiles {
+                certificate: path("pem"),
+                key: path("key"),
+            },
             certificate: certificate.der().clone(),
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
         }
@@ -63,7 +74,11 @@ impl Authority {
 
     /// What a listener is told, with one certificate.
     pub fn tls(&self, names: &[&str]) -> Tls {
-        Tls { certificates: vec![self.issue("edge", names).files], tls12: true, client_auth: None }
+        Tls {
+            certificates: vec![self.issue("edge", names).files],
+            tls12: true,
+            client_auth: None,
+        }
     }
 
     /// A client that trusts this authority and offers these protocols.
@@ -86,7 +101,9 @@ impl Authority {
             .with_root_certificates(roots);
         let mut config = match own {
             None => config.with_no_client_auth(),
-            Some(own) => config.with_client_auth_cert(vec![own.certificate], own.key).expect("a certificate"),
+            Some(own) => config
+                .with_client_auth_cert(vec![own.certificate], own.key)
+                .expect("a certificate"),
         };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
@@ -108,5 +125,9 @@ pub async fn handshake(
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = peers::connect(edge).await;
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    soon("a handshake", TlsConnector::from(config.clone()).connect(name, stream)).await
+    soon(
+        "a handshake",
+        TlsConnector::from(config.clone()).connect(name, stream),
+    )
+    .await
 }

@@ -9,12 +9,12 @@ use std::{
 
 use director::l7::{Proxy, Signal};
 use director_core::{
-    Adopted, Command, Core, CoreOptions, Endpoint, EndpointRef, EndpointState, Event, Failure, HealthPolicy, Mode,
-    Model, Protocol, Service, Site, Steering, Target,
+    Adopted, Command, Core, CoreOptions, Endpoint, EndpointRef, EndpointState, Event, Failure,
+    HealthPolicy, Mode, Model, Protocol, Service, Site, Steering, Target,
     breaker::BreakerPolicy,
     l7::{
-        Action, Affinity, Forward, Forwarded, HeaderEdits, HttpLimits, L7, Listener, Matches, Retry, Route,
-        RouteBreaker, Upstream, UpstreamProtocol,
+        Action, Affinity, Forward, Forwarded, HeaderEdits, HttpLimits, L7, Listener, Matches,
+        Retry, Route, RouteBreaker, Upstream, UpstreamProtocol,
     },
 };
 use socket2::{Domain, Socket, Type};
@@ -37,7 +37,8 @@ pub struct Builder {
 impl Builder {
     /// Adds a server to a site.
     pub fn server(mut self, site: &str, name: &str, address: SocketAddr) -> Self {
-        self.servers.push((site.to_owned(), name.to_owned(), address));
+        self.servers
+            .push((site.to_owned(), name.to_owned(), address));
         self
     }
 
@@ -79,10 +80,16 @@ impl Builder {
         listener.address = address.ip();
         listener.port = address.port();
         if listener.routes.is_empty() {
-            listener.routes.push(route(Action::Forward(Box::new(self.forward))));
+            listener
+                .routes
+                .push(route(Action::Forward(Box::new(self.forward))));
         }
         let model = model(address, &self.servers);
-        let config = L7 { listeners: vec![listener], upstreams: vec![self.upstream], ..self.rest };
+        let config = L7 {
+            listeners: vec![listener],
+            upstreams: vec![self.upstream],
+            ..self.rest
+        };
         let (proxy, signals) = Proxy::start(&model, &config).expect("the proxy starts");
         let mut edge = Edge {
             address,
@@ -94,12 +101,15 @@ impl Builder {
             born: Instant::now(),
             _held: held,
         };
-        let adopted = edge.model.services[0].endpoints.iter().map(|endpoint| Adopted {
-            service: SERVICE.into(),
-            address: endpoint.address,
-            port: endpoint.port,
-            state: EndpointState::Active,
-        });
+        let adopted = edge.model.services[0]
+            .endpoints
+            .iter()
+            .map(|endpoint| Adopted {
+                service: SERVICE.into(),
+                address: endpoint.address,
+                port: endpoint.port,
+                state: EndpointState::Active,
+            });
         let adopted = adopted.collect();
         edge.tell(Event::Adopted(adopted));
         edge.tell(Event::Model(edge.model.clone()));
@@ -177,25 +187,37 @@ impl Edge {
 
     /// Takes a site out of service, or back in.
     pub fn drain_site(&mut self, site: &str, on: bool) {
-        self.tell(Event::Drain { target: Target::Site(site.into()), on });
+        self.tell(Event::Drain {
+            target: Target::Site(site.into()),
+            on,
+        });
     }
 
     /// Takes a server out of service, or back in.
     pub fn drain_server(&mut self, name: &str, on: bool) {
-        self.tell(Event::Drain { target: Target::Endpoint(endpoint(name)), on });
+        self.tell(Event::Drain {
+            target: Target::Endpoint(endpoint(name)),
+            on,
+        });
     }
 
     /// Probes find a server down.
     pub fn down(&mut self, name: &str) {
         for _ in 0..HealthPolicy::default().fall {
-            self.tell(Event::Probe { endpoint: endpoint(name), outcome: Err(Failure::Refused) });
+            self.tell(Event::Probe {
+                endpoint: endpoint(name),
+                outcome: Err(Failure::Refused),
+            });
         }
     }
 
     /// Probes find a server up again.
     pub fn up(&mut self, name: &str) {
         for _ in 0..HealthPolicy::default().rise {
-            self.tell(Event::Probe { endpoint: endpoint(name), outcome: Ok(Duration::from_millis(1)) });
+            self.tell(Event::Probe {
+                endpoint: endpoint(name),
+                outcome: Ok(Duration::from_millis(1)),
+            });
         }
     }
 
@@ -213,7 +235,8 @@ impl Edge {
     pub fn metrics(&self) -> String {
         let mut text = String::new();
         let registry = self.proxy.as_ref().expect("it runs").registry();
-        prometheus_client::encoding::text::encode_registry(&mut text, registry).expect("metrics are text");
+        prometheus_client::encoding::text::encode_registry(&mut text, registry)
+            .expect("metrics are text");
         text
     }
 
@@ -225,10 +248,14 @@ impl Edge {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        let Some(proxy) = self.proxy.take() else { return };
+        let Some(proxy) = self.proxy.take() else {
+            return;
+        };
         // On a thread of its own: the one at hand may belong to a runtime.
         let stopped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             let runtime = runtime.expect("a runtime");
             runtime.block_on(proxy.drain());
             runtime.shutdown_background();
@@ -239,7 +266,10 @@ impl Drop for Edge {
 
 /// A name in this service.
 pub fn endpoint(name: &str) -> EndpointRef {
-    EndpointRef { service: SERVICE.into(), endpoint: name.into() }
+    EndpointRef {
+        service: SERVICE.into(),
+        endpoint: name.into(),
+    }
 }
 
 /// A route for all requests.
@@ -257,7 +287,11 @@ pub fn route(action: Action) -> Route {
 
 /// To the service's endpoints, with breakers that are hard to open.
 pub fn forward() -> Forward {
-    let patient = BreakerPolicy { consecutive_failures: 0, failure_percent: 101, ..BreakerPolicy::default() };
+    let patient = BreakerPolicy {
+        consecutive_failures: 0,
+        failure_percent: 101,
+        ..BreakerPolicy::default()
+    };
     Forward {
         pool: SERVICE.into(),
         rewrite: None,
@@ -267,7 +301,12 @@ pub fn forward() -> Forward {
         timeout: None,
         stream_idle: Duration::from_secs(60),
         hedge_after: None,
-        breaker: RouteBreaker { site: patient, endpoint: patient, max_ejection_percent: 50, pending: 0 },
+        breaker: RouteBreaker {
+            site: patient,
+            endpoint: patient,
+            max_ejection_percent: 50,
+            pending: 0,
+        },
         adaptive: None,
         cache: None,
         fallback: None,
@@ -276,8 +315,14 @@ pub fn forward() -> Forward {
 }
 
 fn model(address: SocketAddr, servers: &[(String, String, SocketAddr)]) -> Model {
-    let sites: BTreeMap<_, _> = servers.iter().map(|(site, ..)| (site.clone(), ())).collect();
-    let sites = sites.keys().map(|name| Site { name: (**name).into(), weight: 1 });
+    let sites: BTreeMap<_, _> = servers
+        .iter()
+        .map(|(site, ..)| (site.clone(), ()))
+        .collect();
+    let sites = sites.keys().map(|name| Site {
+        name: (**name).into(),
+        weight: 1,
+    });
     let endpoints = servers.iter().map(|(site, name, server)| Endpoint {
         name: (**name).into(),
         site: (**site).into(),
@@ -296,7 +341,10 @@ fn model(address: SocketAddr, servers: &[(String, String, SocketAddr)]) -> Model
         health: HealthPolicy::default(),
         endpoints: endpoints.collect(),
     };
-    Model { sites: sites.collect(), services: vec![service] }
+    Model {
+        sites: sites.collect(),
+        services: vec![service],
+    }
 }
 
 /// A port that no other test gets for as long as the socket is there. It does not
@@ -307,7 +355,11 @@ fn free_port() -> (Socket, SocketAddr) {
     socket.set_reuse_port(true).expect("an option");
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     socket.bind(&any.into()).expect("a free port");
-    let address = socket.local_addr().expect("an address").as_socket().expect("of IP");
+    let address = socket
+        .local_addr()
+        .expect("an address")
+        .as_socket()
+        .expect("of IP");
     (socket, address)
 }
 

@@ -103,7 +103,10 @@ impl StreamingService<Bytes> for Methods {
 }
 
 impl Methods {
-    async fn answer(self, request: Request<Streaming<Bytes>>) -> Result<Response<Messages>, Status> {
+    async fn answer(
+        self,
+        request: Request<Streaming<Bytes>>,
+    ) -> Result<Response<Messages>, Status> {
         let call = Call::begin(&self.open);
         let deadline = request.metadata().get("grpc-timeout").cloned();
         let mut asked = request.into_inner();
@@ -112,12 +115,18 @@ impl Methods {
                 let _ = &call;
             })))),
             "/test/Count" => {
-                let until = asked.message().await?.ok_or_else(|| Status::invalid_argument("no number"))?;
+                let until = asked
+                    .message()
+                    .await?
+                    .ok_or_else(|| Status::invalid_argument("no number"))?;
                 let numbers = (0..until[0]).map(|number| Ok(Bytes::from(vec![number])));
                 Ok(Response::new(stream::iter(numbers).boxed()))
             }
             "/test/Late" => {
-                let one = stream::iter([Ok(Bytes::from_static(b"one")), Err(Status::data_loss("then none"))]);
+                let one = stream::iter([
+                    Ok(Bytes::from_static(b"one")),
+                    Err(Status::data_loss("then none")),
+                ]);
                 Ok(Response::new(one.boxed()))
             }
             "/test/Never" => {
@@ -129,7 +138,11 @@ impl Methods {
             _ => {
                 let mut more = MetadataMap::new();
                 more.insert("x-more", "yes".parse().expect("text"));
-                Err(Status::with_metadata(Code::NotFound, "no such method: ä%", more))
+                Err(Status::with_metadata(
+                    Code::NotFound,
+                    "no such method: ä%",
+                    more,
+                ))
             }
         }
     }
@@ -137,7 +150,10 @@ impl Methods {
 
 async fn grpc_server(open: Arc<AtomicUsize>) -> SocketAddr {
     serve_h2(move |request| {
-        let methods = Methods { path: request.uri().path().to_owned(), open: open.clone() };
+        let methods = Methods {
+            path: request.uri().path().to_owned(),
+            open: open.clone(),
+        };
         async move {
             let answer = server::Grpc::new(Raw).streaming(methods, request).await;
             answer.map(|body| body.map_err(Into::into).boxed_unsync() as peers::Body)
@@ -154,13 +170,18 @@ struct Fixture {
 impl Fixture {
     async fn start() -> Self {
         let open = Arc::<AtomicUsize>::default();
-        let edge = Edge::to(grpc_server(open.clone()).await).h2_servers().start();
+        let edge = Edge::to(grpc_server(open.clone()).await)
+            .h2_servers()
+            .start();
         Self { edge, open }
     }
 
     async fn client(&self) -> Grpc<Channel> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.edge.address)).expect("a URI");
-        let channel = soon("a channel", endpoint.connect()).await.expect("a channel");
+        let endpoint =
+            Endpoint::from_shared(format!("http://{}", self.edge.address)).expect("a URI");
+        let channel = soon("a channel", endpoint.connect())
+            .await
+            .expect("a channel");
         let mut client = Grpc::new(channel);
         client.ready().await.expect("it is ready");
         client
@@ -177,7 +198,11 @@ async fn one_message_for_one() {
     let mut client = fixture.client().await;
     for length in [0, 1, 100_000, 3_000_000] {
         let sent = Bytes::from(vec![5; length]);
-        let answer = soon("an answer", client.unary(Request::new(sent.clone()), path("Echo"), Raw)).await;
+        let answer = soon(
+            "an answer",
+            client.unary(Request::new(sent.clone()), path("Echo"), Raw),
+        )
+        .await;
         assert_eq!(answer.expect("an answer").into_inner(), sent);
         client.ready().await.expect("it is ready");
     }
@@ -188,10 +213,16 @@ async fn many_messages_for_one() {
     let fixture = Fixture::start().await;
     let mut client = fixture.client().await;
     let request = Request::new(Bytes::from_static(&[200]));
-    let answer = soon("an answer", client.server_streaming(request, path("Count"), Raw)).await;
+    let answer = soon(
+        "an answer",
+        client.server_streaming(request, path("Count"), Raw),
+    )
+    .await;
     let mut numbers = answer.expect("an answer").into_inner();
     for number in 0..200 {
-        let message = soon("a message", numbers.message()).await.expect("a message");
+        let message = soon("a message", numbers.message())
+            .await
+            .expect("a message");
         assert_eq!(message.expect("a message"), vec![number]);
     }
     assert!(numbers.message().await.expect("a clean end").is_none());
@@ -204,8 +235,14 @@ async fn messages_go_both_ways_in_turns() {
     let fixture = Fixture::start().await;
     let mut client = fixture.client().await;
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
-    let asked = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
-    let answer = soon("an answer", client.streaming(Request::new(asked), path("Echo"), Raw)).await;
+    let asked = stream::unfold(receiver, |mut receiver| async move {
+        Some((receiver.recv().await?, receiver))
+    });
+    let answer = soon(
+        "an answer",
+        client.streaming(Request::new(asked), path("Echo"), Raw),
+    )
+    .await;
     let mut echoes = answer.expect("an answer").into_inner();
     for number in 0..100_u32 {
         // The next is sent only when this one came back.
@@ -215,7 +252,12 @@ async fn messages_go_both_ways_in_turns() {
         assert_eq!(message.expect("an echo"), sent);
     }
     drop(sender);
-    assert!(soon("the end", echoes.message()).await.expect("a clean end").is_none());
+    assert!(
+        soon("the end", echoes.message())
+            .await
+            .expect("a clean end")
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -223,18 +265,33 @@ async fn errors_keep_their_status() {
     let fixture = Fixture::start().await;
     let mut client = fixture.client().await;
     // In the head: there was nothing to say before.
-    let answer = client.unary(Request::new(Bytes::new()), path("Absent"), Raw).await;
+    let answer = client
+        .unary(Request::new(Bytes::new()), path("Absent"), Raw)
+        .await;
     let status = answer.expect_err("a status");
-    assert_eq!((status.code(), status.message()), (Code::NotFound, "no such method: ä%"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::NotFound, "no such method: ä%")
+    );
     assert_eq!(status.metadata().get("x-more").expect("metadata"), "yes");
     // In trailers, behind a message.
     client.ready().await.expect("it is ready");
     let request = Request::new(Bytes::new());
     let answer = client.server_streaming(request, path("Late"), Raw).await;
     let mut messages = answer.expect("an answer").into_inner();
-    assert_eq!(messages.message().await.expect("a message").expect("a message"), "one");
+    assert_eq!(
+        messages
+            .message()
+            .await
+            .expect("a message")
+            .expect("a message"),
+        "one"
+    );
     let status = messages.message().await.expect_err("a status");
-    assert_eq!((status.code(), status.message()), (Code::DataLoss, "then none"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::DataLoss, "then none")
+    );
 }
 
 #[tokio::test]
@@ -243,12 +300,22 @@ async fn a_deadline_is_told_and_a_call_that_is_given_up_ends_at_the_server() {
     let mut client = fixture.client().await;
     let mut request = Request::new(Bytes::new());
     request.set_timeout(Duration::from_millis(300));
-    let status = soon("a status", client.unary(request, path("Never"), Raw)).await.expect_err("a status");
-    assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}");
-    until("the server's call ends", || fixture.open.load(Ordering::SeqCst) == 0).await;
+    let status = soon("a status", client.unary(request, path("Never"), Raw))
+        .await
+        .expect_err("a status");
+    assert!(
+        matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
+        "{status}"
+    );
+    until("the server's call ends", || {
+        fixture.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
     // The connection is as good as before.
     client.ready().await.expect("it is ready");
-    let answer = client.unary(Request::new(Bytes::from_static(b"a")), path("Echo"), Raw).await;
+    let answer = client
+        .unary(Request::new(Bytes::from_static(b"a")), path("Echo"), Raw)
+        .await;
     assert_eq!(answer.expect("an answer").into_inner(), "a");
 }
 
@@ -261,7 +328,9 @@ async fn many_calls_share_a_connection() {
         async move {
             client.ready().await.expect("it is ready");
             let sent = Bytes::from(vec![number as u8; 2000]);
-            let answer = client.unary(Request::new(sent.clone()), path("Echo"), Raw).await;
+            let answer = client
+                .unary(Request::new(sent.clone()), path("Echo"), Raw)
+                .await;
             assert_eq!(answer.expect("an answer").into_inner(), sent);
         }
     });

@@ -22,11 +22,15 @@ pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// A body that is there as a whole.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
 }
 
 pub fn empty() -> Body {
-    Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
+    Empty::new()
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
 }
 
 /// A body whose parts are sent to it; it ends when the sender is dropped.
@@ -36,7 +40,10 @@ pub fn streamed(parts: usize) -> (tokio::sync::mpsc::Sender<Bytes>, Body) {
         let part = receiver.recv().await?;
         Some((Ok(hyper::body::Frame::data(part)), receiver))
     });
-    (sender, http_body_util::StreamBody::new(parts).boxed_unsync())
+    (
+        sender,
+        http_body_util::StreamBody::new(parts).boxed_unsync(),
+    )
 }
 
 /// Serves HTTP/1 on a free port until the runtime ends.
@@ -55,7 +62,10 @@ where
             });
             let mut server = hyper::server::conn::http1::Builder::new();
             server.timer(TokioTimer::new()).max_buf_size(256 * 1024);
-            let _ = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            let _ = server
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
+                .await;
         }
     })
     .await
@@ -76,7 +86,9 @@ where
                 async move { Ok::<_, Infallible>(answered.await) }
             });
             let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            server.timer(TokioTimer::new());
+            server
+                .timer(TokioTimer::new())
+                .max_header_list_size(256 * 1024);
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
         }
     })
@@ -119,31 +131,44 @@ impl Client {
     }
 
     pub async fn one_over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
-        let client = http1::Builder::new().max_buf_size(256 * 1024).handshake(TokioIo::new(stream)).await;
+        let client = http1::Builder::new()
+            .max_buf_size(256 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await;
         let (sender, connection) = client.expect("HTTP/1");
         tokio::spawn(connection.with_upgrades());
         Self::One(sender)
     }
 
     pub async fn two_over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
-        let client = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let client = http2::Builder::new(TokioExecutor::new())
+            .max_header_list_size(256 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await;
         let (sender, connection) = client.expect("HTTP/2");
         tokio::spawn(connection);
         Self::Two(sender)
     }
 
     /// Sends a request. Its URI is a path; the host is added.
-    pub async fn try_send(&mut self, mut request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+    pub async fn try_send(
+        &mut self,
+        mut request: Request<Body>,
+    ) -> hyper::Result<Response<Incoming>> {
         soon("an answer", async {
             match self {
                 Self::One(client) => {
-                    request.headers_mut().entry("host").or_insert(http::HeaderValue::from_static("shop.example"));
+                    request
+                        .headers_mut()
+                        .entry("host")
+                        .or_insert(http::HeaderValue::from_static("shop.example"));
                     client.ready().await?;
                     client.send_request(request).await
                 }
                 Self::Two(client) => {
                     let path = request.uri().path_and_query().expect("a path").as_str();
-                    *request.uri_mut() = format!("http://shop.example{path}").parse().expect("a URI");
+                    *request.uri_mut() =
+                        format!("http://shop.example{path}").parse().expect("a URI");
                     client.ready().await?;
                     client.send_request(request).await
                 }
@@ -158,12 +183,15 @@ impl Client {
     }
 
     pub async fn get(&mut self, path: &str) -> Response<Incoming> {
-        self.send(Request::get(path).body(empty()).expect("a request")).await
+        self.send(Request::get(path).body(empty()).expect("a request"))
+            .await
     }
 }
 
 pub async fn connect(address: SocketAddr) -> TcpStream {
-    let stream = soon("a connection", TcpStream::connect(address)).await.expect("a connection");
+    let stream = soon("a connection", TcpStream::connect(address))
+        .await
+        .expect("a connection");
     stream.set_nodelay(true).expect("an option");
     stream
 }
@@ -174,7 +202,9 @@ pub async fn body(response: Response<Incoming>) -> Bytes {
 }
 
 pub async fn try_body(response: Response<Incoming>) -> hyper::Result<Bytes> {
-    soon("a body", response.into_body().collect()).await.map(http_body_util::Collected::to_bytes)
+    soon("a body", response.into_body().collect())
+        .await
+        .map(http_body_util::Collected::to_bytes)
 }
 
 /// Text of a body.

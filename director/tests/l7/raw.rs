@@ -39,12 +39,15 @@ impl Recorder {
                 let (mut own, mut answered) = (Vec::new(), 0);
                 let mut buffer = [0; 16 * 1024];
                 while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                    seen.lock().expect("no panic").extend_from_slice(&buffer[..read]);
+                    seen.lock()
+                        .expect("no panic")
+                        .extend_from_slice(&buffer[..read]);
                     own.extend_from_slice(&buffer[..read]);
                     let heads = count(&own, b"\r\n\r\n");
                     while answers && answered < heads {
                         answered += 1;
-                        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{answered}");
+                        let answer =
+                            format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{answered}");
                         if stream.write_all(answer.as_bytes()).await.is_err() {
                             return;
                         }
@@ -88,7 +91,11 @@ pub async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     soon(text, async {
         while memchr::memmem::find(&all, text.as_bytes()).is_none() {
             let read = stream.read_buf(&mut all).await.expect("more bytes");
-            assert!(read > 0, "ended after {:?} without {text:?}", String::from_utf8_lossy(&all));
+            assert!(
+                read > 0,
+                "ended after {:?} without {text:?}",
+                String::from_utf8_lossy(&all)
+            );
         }
     })
     .await;

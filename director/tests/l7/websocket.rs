@@ -27,14 +27,15 @@ const AT_ONCE: usize = 32;
 
 async fn echo() -> SocketAddr {
     peers::raw(|stream| async {
-        let Ok(mut socket) = accept_async(stream).await else { return };
+        let Ok(mut socket) = accept_async(stream).await else {
+            return;
+        };
         while let Some(Ok(message)) = socket.next().await {
-            let is_close = message.is_close();
-            if is_close || socket.send(message).await.is_err() {
+            // What is to be said to a close, the next read says.
+            if !message.is_close() && socket.send(message).await.is_err() {
                 break;
             }
         }
-        let _ = socket.close(None).await;
     })
     .await
 }
@@ -45,14 +46,22 @@ async fn messages_go_both_ways() {
     let tls = authority.tls(&["shop.example"]);
     let server = echo().await;
     let plain = Edge::to(server).start();
-    let secure = Edge::to(server).listener(|listener| listener.tls = Some(tls)).start();
+    let secure = Edge::to(server)
+        .listener(|listener| listener.tls = Some(tls))
+        .start();
     let stream = connect(plain.address).await;
-    let (socket, answer) = client_async("ws://shop.example/", stream).await.expect("an upgrade");
+    let (socket, answer) = client_async("ws://shop.example/", stream)
+        .await
+        .expect("an upgrade");
     assert_eq!(answer.status(), 101);
     talk(socket).await;
     let config = Arc::new(authority.client(&["http/1.1"]));
-    let stream = handshake(secure.address, &config, "shop.example").await.expect("TLS");
-    let (socket, _) = client_async("wss://shop.example/", stream).await.expect("an upgrade");
+    let stream = handshake(secure.address, &config, "shop.example")
+        .await
+        .expect("TLS");
+    let (socket, _) = client_async("wss://shop.example/", stream)
+        .await
+        .expect("an upgrade");
     talk(socket).await;
 }
 
@@ -62,8 +71,13 @@ where
 {
     for length in [0, 1, 125, 126, 65_535, 65_536, 1_000_000] {
         let sent = Message::binary(vec![9; length]);
-        soon("a message is sent", socket.send(sent.clone())).await.expect("an open socket");
-        let got = soon("an echo", socket.next()).await.expect("an echo").expect("an echo");
+        soon("a message is sent", socket.send(sent.clone()))
+            .await
+            .expect("an open socket");
+        let got = soon("an echo", socket.next())
+            .await
+            .expect("an echo")
+            .expect("an echo");
         assert_eq!(got, sent);
     }
     socket.close(None).await.expect("it closes");
@@ -72,12 +86,23 @@ where
     }
 }
 
-/// Answers 101 with its first frame in the same segment, echoes one frame, and ends.
+/// Answers 101 with its first frame in the same segment, answers one frame, and ends.
+/// Requests before are answered as ever.
 async fn eager() -> SocketAddr {
     peers::raw(|mut stream| async move {
         let mut head = Vec::new();
-        while memchr::memmem::find(&head, b"\r\n\r\n").is_none() {
-            if !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+        loop {
+            while memchr::memmem::find(&head, b"\r\n\r\n").is_none() {
+                if !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+                    return;
+                }
+            }
+            if !head.starts_with(b"GET /plain") {
+                break;
+            }
+            head.clear();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            if stream.write_all(answer).await.is_err() {
                 return;
             }
         }
@@ -105,19 +130,29 @@ async fn eager() -> SocketAddr {
     .await
 }
 
-/// One upgrade: the frame that came with the 101, one sent, one answered.
-async fn upgrade(edge: SocketAddr) -> Result<(), String> {
-    let stream = connect(edge).await;
+/// One upgrade: the frame that came with the 101, one sent, one answered. With
+/// `plain`, behind a request that leaves the edge a connection to use again.
+async fn upgrade(edge: SocketAddr, plain: bool) -> Result<(), String> {
+    let mut stream = connect(edge).await;
+    if plain {
+        let request = b"GET /plain HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+        stream.write_all(request).await.expect("an open connection");
+        raw::read_until(&mut stream, "\r\n\r\nok").await;
+    }
     let upgraded = soon("an upgrade", client_async("ws://shop.example/", stream)).await;
     let (mut socket, _) = upgraded.map_err(|error| format!("upgrade: {error}"))?;
-    let first = soon("the first frame", socket.next()).await.ok_or("ended before the first frame")?;
+    let first = soon("the first frame", socket.next())
+        .await
+        .ok_or("ended before the first frame")?;
     let first = first.map_err(|error| format!("first frame: {error}"))?;
     if first != Message::binary(&b"hello"[..]) {
         return Err(format!("first frame: {first:?}"));
     }
     let sent = socket.send(Message::binary(&b"12345"[..])).await;
     sent.map_err(|error| format!("sending: {error}"))?;
-    let second = soon("the second frame", socket.next()).await.ok_or("ended before the second frame")?;
+    let second = soon("the second frame", socket.next())
+        .await
+        .ok_or("ended before the second frame")?;
     match second {
         Ok(frame) if frame == Message::binary(&b"bye"[..]) => Ok(()),
         other => Err(format!("second frame: {other:?}")),
@@ -134,8 +169,10 @@ async fn no_upgrade_is_torn_down_when_the_server_speaks_at_once() {
         let (left, address) = (left.clone(), edge.address);
         tokio::spawn(async move {
             let mut failed = Vec::new();
-            while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
-                failed.extend(upgrade(address).await.err());
+            let next =
+                || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+            while let Ok(number) = next() {
+                failed.extend(upgrade(address, number % 2 == 0).await.err());
             }
             failed
         })
@@ -144,7 +181,12 @@ async fn no_upgrade_is_torn_down_when_the_server_speaks_at_once() {
     for client in clients.collect::<Vec<_>>() {
         failed.extend(client.await.expect("no panic"));
     }
-    assert!(failed.is_empty(), "{} of {many}: {:?}", failed.len(), &failed[..failed.len().min(5)]);
+    assert!(
+        failed.is_empty(),
+        "{} of {many}: {:?}",
+        failed.len(),
+        &failed[..failed.len().min(5)]
+    );
 }
 
 #[tokio::test]
@@ -157,5 +199,8 @@ async fn a_refused_upgrade_is_an_answer_like_any_other() {
           sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     )
     .await;
-    assert!(answer.starts_with("HTTP/1.1 403") && answer.ends_with("no"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.ends_with("no"),
+        "{answer}"
+    );
 }
