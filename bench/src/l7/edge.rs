@@ -184,7 +184,6 @@ fn forward(service: &Service, is_bare: bool) -> Forward {
         retry: Retry::default(),
         timeout: None,
         stream_idle: Duration::from_secs(600),
-        hedge_after: None,
         breaker: RouteBreaker {
             site: policy,
             endpoint: policy,

@@ -3,6 +3,7 @@
 
 mod listings;
 mod names;
+mod proxy;
 mod report;
 mod start;
 mod tracers;
@@ -11,14 +12,13 @@ mod upkeep;
 use std::{
     collections::HashMap,
     net::IpAddr,
-    os::fd::AsFd as _,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Result;
-use director_core::{Command, Core, EndpointRef, Event, Failure, Notice, Target, l7::Passive};
+use director_core::{Command, Core, EndpointRef, Event, Notice, Target};
 use director_ebpf::abi::event::FlowEvent;
 use health_probes::{Prober, Report};
 use tokio::{
@@ -35,7 +35,7 @@ use crate::{
     l7::{self, Proxy},
     metrics::Metrics,
     net::{NextHop, NextHops},
-    privilege, probes,
+    probes,
 };
 
 pub use self::start::uses;
@@ -205,34 +205,6 @@ impl Daemon {
         Ok(())
     }
 
-    /// Starts the program that is in this one's file now. Returns its process ID once
-    /// it serves.
-    fn hand_over(&mut self) -> Result<u32> {
-        let mut parts = vec![("lock".to_owned(), self.lock.as_fd().try_clone_to_owned()?)];
-        if let Some(port) = &self.metrics_port {
-            parts.push(("metrics".to_owned(), port.socket()?));
-        }
-        if let Some(proxy) = &self.l7 {
-            let sockets = proxy.sockets()?.into_iter();
-            parts.extend(sockets.map(|(address, socket)| (address.to_string(), socket)));
-        }
-        tracing::info!("handing over to a new program");
-        privilege::inherited(|| self.start.next(parts))
-    }
-
-    /// Ends when the requests that are under way do: all else is the new program's.
-    async fn leave(mut self, next: u32) -> Result<()> {
-        tracing::info!(pid = next, "handed over");
-        if let Some(port) = &self.metrics_port {
-            port.stop();
-        }
-        if let Some(proxy) = self.l7.take() {
-            let cut = proxy.drain().await;
-            tracing::info!("the proxy has stopped; {cut} connections were cut");
-        }
-        Ok(())
-    }
-
     fn report(&mut self, report: Report<EndpointRef>) {
         let is_ok = report.result.is_ok();
         let EndpointRef { service, endpoint } = &report.key;
@@ -363,36 +335,6 @@ impl Daemon {
                     service: service.name.clone(),
                     endpoint: endpoint.name.clone(),
                 });
-            }
-        }
-    }
-
-    /// Takes in what requests made the proxy believe.
-    fn signal(&mut self, signal: l7::Signal) {
-        match signal {
-            l7::Signal::Suspect(endpoint) => {
-                let passive = self.l7.as_ref().map(Proxy::passive).unwrap_or_default();
-                match passive {
-                    Passive::Ignore => {}
-                    Passive::Probe => self.prober.probe_now(&endpoint),
-                    Passive::Decide => {
-                        self.prober.probe_now(&endpoint);
-                        let outcome = Err(Failure::Unreachable);
-                        self.event(Event::Probe { endpoint, outcome });
-                    }
-                }
-            }
-            l7::Signal::Breaker {
-                service,
-                route,
-                breaker,
-                transition,
-            } => {
-                let to = transition.to.label();
-                if let Some(proxy) = &self.l7 {
-                    proxy.count_transition(&service, &route, &breaker, to);
-                }
-                tracing::info!(%service, %route, %breaker, "breaker {} -> {to}: {}", transition.from, transition.cause);
             }
         }
     }

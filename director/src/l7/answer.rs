@@ -163,6 +163,12 @@ pub fn rewrite(
     Ok(())
 }
 
+/// Whether what the client sent was refused on its way in.
+fn is_malformed(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData)
+}
+
 /// What is said of a request that failed: the route's fallback, else a status with
 /// its reason. Returns the status; 0 where nothing can be said any more.
 pub async fn failed(
@@ -181,6 +187,7 @@ pub async fn failed(
                 _ => 502,
             },
             ErrorSource::Downstream => match error.etype() {
+                _ if is_malformed(error) => 400,
                 ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed => 0,
                 ErrorType::ReadTimedout => 408,
                 _ => 400,

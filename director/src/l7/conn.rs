@@ -5,32 +5,33 @@
 //! [`guard`](super::guard) made of it, and what was sent ahead waits here for its
 //! turn. Small writes become one. It holds no buffer while nothing is under way.
 
+mod asked;
+
 use std::{
     io,
     net::SocketAddr,
     os::fd::AsRawFd as _,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
+use director_core::Now;
 use futures::FutureExt as _;
-use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, raw_connect::ProxyDigest, tls::SslDigest,
-};
+use pingora_core::protocols::{Shutdown, SocketDigest, raw_connect::ProxyDigest, tls::SslDigest};
 use pingora_http::ResponseHeader;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
+
+use super::guard::Chunks;
 
 /// Bytes that writes are gathered up to: a record of TLS.
 const GATHER: usize = 16 * 1024;
@@ -40,6 +41,11 @@ const READ: usize = 4 * 1024;
 const AHEAD: usize = 64 * 1024;
 /// How long the end of a connection may take.
 const CLOSING: Duration = Duration::from_secs(1);
+/// What a client may still send after the last answer, so that it can read that.
+const LINGER_BYTES: u64 = 256 * 1024;
+const LINGER: Duration = Duration::from_secs(1);
+/// How long resets of streams are remembered.
+const RESET_WINDOW: Duration = Duration::from_secs(10);
 
 /// What is known of a connection, for all of its requests.
 #[derive(Debug)]
@@ -50,9 +56,26 @@ pub struct Peer {
     pub server: SocketAddr,
     pub tls: Option<TlsPeer>,
     /// Streams of HTTP/2 that the client gave up.
-    pub resets: AtomicU32,
+    pub resets: Resets,
     /// Set, the connection ends at its next read.
     pub doomed: AtomicBool,
+}
+
+/// How often something happened in the present window.
+#[derive(Debug, Default)]
+pub struct Resets(Mutex<(Now, u32)>);
+
+impl Resets {
+    /// Counts one more. Returns how many there were in the window before it.
+    pub fn add(&self, now: Now) -> u32 {
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (start, count) = &mut *window;
+        if now.saturating_sub(*start) >= RESET_WINDOW {
+            (*start, *count) = (now, 0);
+        }
+        *count += 1;
+        *count - 1
+    }
 }
 
 /// What TLS tells of a connection.
@@ -75,7 +98,9 @@ enum Transport {
 pub enum Allowance {
     /// So many; what comes after waits.
     Bytes(u64),
-    /// The reader finds the end itself: chunks, HTTP/2, an upgraded connection.
+    /// Up to the end of a body in chunks.
+    Chunks(Chunks),
+    /// There is no end: HTTP/2, an upgraded connection.
     Unbounded,
 }
 
@@ -172,6 +197,25 @@ impl Conn {
         taken
     }
 
+    /// Whether the client may be sending what is not read any more.
+    fn is_unfinished(&self) -> bool {
+        let is_unread = match self.allowance {
+            Allowance::Bytes(left) => left > 0 || !self.ahead.is_empty(),
+            Allowance::Chunks(_) => true,
+            Allowance::Unbounded => false,
+        };
+        is_unread && !self.at_end
+    }
+
+    /// Takes what the client is still sending. Closed with bytes unread, TCP would
+    /// reset the connection, and the client might lose the answer by that.
+    async fn linger(&mut self) {
+        self.allowance = Allowance::Bytes(LINGER_BYTES);
+        let mut buffer = [0; READ];
+        let taken = async { while let Ok(1..) = self.read(&mut buffer).await {} };
+        let _ = tokio::time::timeout(LINGER, taken).await;
+    }
+
     /// Ends it as TLS asks for.
     pub async fn close(mut self: Box<Self>) {
         Shutdown::shutdown(&mut *self).await;
@@ -186,17 +230,17 @@ impl Conn {
         if !self.ahead.is_empty() || self.at_end {
             return Ok(());
         }
-        if let Transport::Plain(stream) = &self.transport {
-            return stream.readable().await;
-        }
+        // rustls may hold plain text already.
+        let mut is_ready = self.is_tls();
         loop {
-            // rustls may hold plain text, or take what comes for itself.
-            if let Some(read) = self.fill().now_or_never() {
+            if is_ready && let Some(read) = self.fill().now_or_never() {
                 self.at_end = read? == 0;
                 return Ok(());
             }
+            // It may say so without cause, and rustls may take what comes for itself.
             self.ahead = BytesMut::new();
             tcp(&self.transport).readable().await?;
+            is_ready = true;
         }
     }
 
@@ -221,6 +265,39 @@ impl Conn {
         // SAFETY: the transport has filled that many bytes behind the length.
         unsafe { self.ahead.set_len(self.ahead.len() + read) };
         Poll::Ready(Ok(read))
+    }
+
+    /// As [`poll_transport`], up to the end of a body in chunks.
+    fn poll_chunks(
+        &mut self,
+        mut chunks: Chunks,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let start = buffer.filled().len();
+        if self.ahead.is_empty() {
+            ready!(poll_transport(&mut self.transport, cx, buffer))?;
+        } else {
+            let given = self.split(buffer.remaining().min(self.ahead.len()));
+            buffer.put_slice(&given);
+        }
+        let came = &buffer.filled()[start..];
+        let own = chunks
+            .read(came)
+            .map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal))?;
+        if own < came.len() {
+            // What was ahead before is behind what comes first.
+            let rest = std::mem::take(&mut self.ahead);
+            self.ahead.extend_from_slice(&came[own..]);
+            self.ahead.extend_from_slice(&rest);
+            buffer.set_filled(start + own);
+        }
+        self.allowance = if chunks.is_done() {
+            Allowance::Bytes(0)
+        } else {
+            Allowance::Chunks(chunks)
+        };
+        Poll::Ready(Ok(()))
     }
 
     fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -289,6 +366,7 @@ impl AsyncRead for Conn {
         let most = match this.allowance {
             Allowance::Bytes(0) => return this.poll_beyond(cx),
             Allowance::Bytes(most) => usize::try_from(most).unwrap_or(usize::MAX),
+            Allowance::Chunks(chunks) => return this.poll_chunks(chunks, cx, buffer),
             Allowance::Unbounded => usize::MAX,
         };
         let most = most.min(buffer.remaining());
@@ -349,47 +427,3 @@ impl AsyncWrite for Conn {
         }
     }
 }
-
-#[async_trait]
-impl Shutdown for Conn {
-    async fn shutdown(&mut self) {
-        // A client that takes nothing more does not keep us.
-        let _ = tokio::time::timeout(CLOSING, AsyncWriteExt::shutdown(self)).await;
-    }
-}
-
-impl UniqueID for Conn {
-    fn id(&self) -> i32 {
-        tcp(&self.transport).as_raw_fd()
-    }
-}
-
-impl Ssl for Conn {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.ssl.clone()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.is_h2.then_some(ALPN::H2)
-    }
-}
-
-impl GetTimingDigest for Conn {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Conn {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(self.digest.clone())
-    }
-}
-
-impl GetSocketDigest for Conn {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.socket.clone())
-    }
-}
-
-impl Peek for Conn {}

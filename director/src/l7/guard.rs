@@ -3,11 +3,13 @@
 //! smuggling), so what can be read in two ways is refused, also where RFC 9112 allows
 //! to mend it.
 
+mod chunks;
 mod refusal;
 mod target;
 #[cfg(test)]
 mod tests;
 
+pub use chunks::Chunks;
 pub use refusal::Refusal;
 
 use target::{Authority, is_authority};

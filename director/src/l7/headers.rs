@@ -273,7 +273,7 @@ mod tests {
             client: SocketAddr::new(client.parse().expect("an address"), 40_000),
             server: "203.0.113.20:80".parse().expect("an address"),
             tls: None,
-            resets: 0.into(),
+            resets: crate::l7::conn::Resets::default(),
             doomed: false.into(),
         }
     }

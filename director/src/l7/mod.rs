@@ -10,6 +10,7 @@
 //! make it believe of endpoints ([`Signal`]).
 
 mod access;
+mod account;
 mod affinity;
 mod answer;
 mod attempt;

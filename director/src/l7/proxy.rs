@@ -1,16 +1,10 @@
 //! The hooks of pingora, in the order in which a request meets them.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use director_core::{
-    breaker::Outcome,
-    l7::{Action, HeaderEdits},
-};
+use director_core::breaker::Outcome;
 use http::{StatusCode, header};
 use pingora_cache::{
     CacheKey, CacheMeta, CachePhase, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable,
@@ -28,25 +22,13 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{
-    affinity, answer,
+    answer,
     attempt::Attempt,
-    cache,
-    conn::Peer,
-    headers, mcp,
+    cache, headers,
     metrics::RequestEvent,
-    request::{App, Ctx, Picked, Seen, refused},
+    request::{App, Ctx, Picked, refused},
     slot::RouteView,
 };
-
-/// What is known of a session's connection.
-fn peer_of(session: &Session) -> Option<Arc<Peer>> {
-    let digest = session.digest()?.proxy_digest.as_ref()?;
-    digest
-        .user_data
-        .as_ref()?
-        .downcast_ref::<Arc<Peer>>()
-        .cloned()
-}
 
 #[async_trait]
 impl ProxyHttp for App {
@@ -60,86 +42,7 @@ impl ProxyHttp for App {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let Some(peer) = peer_of(session) else {
-            return Err(Error::explain(
-                ErrorType::InternalError,
-                "a connection of another listener",
-            ));
-        };
-        let view = self.slot.view();
-        let request = session.req_header();
-        let client = headers::client(request, &view.config, &peer);
-        let (now, limits) = (self.shared.now(), &view.config.limits);
-        ctx.client = Some(client);
-        if view.config.request_id.is_some() {
-            ctx.request_id = headers::request_id(request, &view.config, &peer);
-        }
-        ctx.route = view.router.find(&Seen(request));
-        ctx.peer = Some(peer);
-        ctx.view = Some(view.clone());
-        // Of HTTP/1, the guard has seen to these.
-        if request.headers.len() > usize::from(limits.headers) {
-            return answer::plain(session, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None).await;
-        }
-        if let Some(most) = limits.body_bytes
-            && answer::content_length(&request.headers).is_some_and(|length| length > most)
-        {
-            return answer::plain(session, StatusCode::PAYLOAD_TOO_LARGE, None).await;
-        }
-        let route = ctx.route.map(|route| &view.routes[route]);
-        let rates = [
-            (&view.rates, limits.rate),
-            (
-                route.map_or(&view.rates, |r| &r.rates),
-                route.and_then(|r| r.config.rate),
-            ),
-        ];
-        for (limiter, rate) in rates {
-            if let Some(rate) = rate
-                && let Err(wait) = limiter.check(client, now, rate)
-            {
-                ctx.why = Some("rate");
-                if let Some(route) = route {
-                    route.metrics.count(RequestEvent::RateLimited);
-                }
-                return answer::plain(session, StatusCode::TOO_MANY_REQUESTS, Some(wait)).await;
-            }
-        }
-        let Some(route) = route else {
-            ctx.why = Some("no route");
-            return answer::plain(session, StatusCode::NOT_FOUND, None).await;
-        };
-        match &route.config.action {
-            Action::Answer(own) => {
-                answer::own(session, own, &route.config.response_headers, None).await
-            }
-            Action::Redirect(redirect) => {
-                let rewrite = ctx.route.and_then(|index| view.router.rewrite(index));
-                answer::redirect(session, redirect, rewrite, ctx.peer.as_deref()).await
-            }
-            Action::Forward(config) => {
-                let Some((_, forward)) = route.forward() else {
-                    return answer::plain(session, StatusCode::SERVICE_UNAVAILABLE, None).await;
-                };
-                let seal = self.shared.seal.load();
-                match affinity::wanted(
-                    &config.affinity,
-                    session.req_header(),
-                    client,
-                    seal.as_deref(),
-                    forward,
-                ) {
-                    Ok(wanted) => ctx.wanted = wanted,
-                    Err(affinity::Lost) => {
-                        route.metrics.count(RequestEvent::LostSession);
-                        ctx.why = Some("lost session");
-                        return answer::own(session, &mcp::lost(), &HeaderEdits::default(), None)
-                            .await;
-                    }
-                }
-                Ok(false)
-            }
-        }
+        self.begin(session, ctx).await
     }
 
     fn request_cache_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
@@ -427,6 +330,17 @@ impl ProxyHttp for App {
         let Some((view, index)) = ctx.view.as_ref().zip(ctx.route) else {
             return Ok(());
         };
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+        {
+            return Ok(());
+        }
+        // A client of HTTP/1.0 knows no chunks: it reads to the end of the connection
+        // (RFC 9112, section 6.1).
+        if session.req_header().version == http::Version::HTTP_10
+            && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+        {
+            session.set_keepalive(None);
+        }
         let route = &view.routes[index];
         if let Some((_, endpoint)) = &ctx.asked {
             let seal = self.shared.seal.load();
@@ -507,49 +421,13 @@ impl ProxyHttp for App {
         .await;
         FailToProxy {
             error_code: code,
-            can_reuse_downstream: false,
+            // It is not kept, but ended in such a way that the client can read why.
+            can_reuse_downstream: code != 0,
         }
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        let now = self.shared.now();
-        let took = now.saturating_sub(ctx.started);
-        let status = session
-            .response_written()
-            .map_or(0, |response| response.status.as_u16());
-        // What has no outcome by now has none to tell: its client left.
-        ctx.attempt = None;
-        if let Some(admitted) = ctx.admitted.take() {
-            admitted.settle(took, status >= 500 || status == 0, now);
-        }
-        let route = ctx.route();
-        let forward = route.and_then(RouteView::forward);
-        if let Some((_, forward)) = forward
-            && forward.state.pending.load(Ordering::Relaxed) > 0
-        {
-            forward.state.freed.notify_one();
-        }
-        let of_site = forward
-            .zip(ctx.asked.as_ref())
-            .and_then(|((_, forward), (site, _))| forward.sites.get(site));
-        match (of_site, route, &ctx.view) {
-            (Some(site), ..) => site.metrics.done(status, took),
-            (None, Some(route), _) => route.local.done(status, took),
-            (None, None, Some(view)) => view.unrouted.done(status, took),
-            (None, None, None) => {}
-        }
-        if error.is_some_and(|e| e.esource() == &ErrorSource::Downstream)
-            && let (Some(peer), Some(view)) = (&ctx.peer, &ctx.view)
-            && peer.resets.fetch_add(1, Ordering::Relaxed) >= view.config.limits.resets
-            && session.req_header().version == http::Version::HTTP_2
-        {
-            peer.doomed.store(true, Ordering::Relaxed);
-        }
-        if let Some(log) = &*self.shared.access.load()
-            && log.takes(status >= 500 || status == 0)
-        {
-            log.add(self.entry(session, ctx, status, took));
-        }
+        self.end(session, error, ctx);
     }
 
     fn suppress_error_log(&self, session: &Session, ctx: &Ctx, error: &Error) -> bool {

@@ -22,8 +22,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    conn::{Allowance, Conn, Peer, TlsPeer},
-    guard::{self, Framing, GuardLimits, Refusal},
+    conn::{Allowance, Conn, Peer, Resets, TlsPeer},
+    guard::{self, Chunks, Framing, GuardLimits, Refusal},
     request::App,
     slot::{ListenerView, Slot},
 };
@@ -33,9 +33,8 @@ use crate::proxy_protocol::{self, Parse};
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The shortest PROXY header: `PROXY UNKNOWN` with its line's end.
 const SHORTEST_PROXY_HEADER: usize = 15;
-/// What a client may still send after it was refused, so that it can read why.
-const LINGER_BYTES: u64 = 256 * 1024;
-const LINGER: Duration = Duration::from_secs(1);
+/// How long the answer to a refused request may take.
+const SAYING: Duration = Duration::from_secs(1);
 
 /// Why a connection ended before it was a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +76,30 @@ pub async fn connection(
     };
     // What was agreed at the start holds for a connection of HTTP/2.
     if conn.is_h2() {
-        conn.set_h2();
+        let limit = view.config.limits.header_timeout;
         drop(view);
+        match timeout(limit, preface(&mut conn)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return slot.metrics.early(Early::Gone.label()),
+            Err(_) => return slot.metrics.early(Early::Timeout.label()),
+        }
+        conn.set_h2();
         proxy.process_new(Box::new(conn), &shutdown).await;
         return;
     }
     drop(view);
     requests(Box::new(conn), &slot, &proxy, shutdown).await;
+}
+
+/// Waits for the first bytes of HTTP/2: what reads them from here on waits for them
+/// without end.
+async fn preface(conn: &mut Conn) -> io::Result<()> {
+    while conn.ahead().len() < H2_PREFACE.len() {
+        if conn.fill().await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
 }
 
 /// PROXY header and TLS.
@@ -100,7 +116,7 @@ async fn establish(
         client: remote,
         server: stream.local_addr().map_err(|_| Early::Gone)?,
         tls: None,
-        resets: 0.into(),
+        resets: Resets::default(),
         doomed: false.into(),
     };
     let sources = &view.config.proxy_protocol_from;
@@ -222,7 +238,7 @@ async fn requests(
             _ if head.is_upgrade => Allowance::Unbounded,
             Framing::None => Allowance::Bytes(0),
             Framing::Length(length) => Allowance::Bytes(length),
-            Framing::Chunked => Allowance::Unbounded,
+            Framing::Chunked => Allowance::Chunks(Chunks::default()),
         });
         let bytes = conn.split(head.length);
         let body_timeout = view.config.limits.body_timeout;
@@ -332,13 +348,8 @@ async fn refuse(mut conn: Box<Conn>, status: u16, why: &(dyn std::fmt::Display +
          cache-control: no-store\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
-    let said = timeout(LINGER, async {
-        conn.write_all(response.as_bytes()).await?;
-        tokio::io::AsyncWriteExt::shutdown(&mut conn).await?;
-        conn.allow(Allowance::Bytes(LINGER_BYTES));
-        let mut buffer = [0; 4096];
-        while conn.read(&mut buffer).await? > 0 {}
-        io::Result::Ok(())
-    });
-    let _ = said.await;
+    let _ = timeout(SAYING, conn.write_all(response.as_bytes())).await;
+    // All that comes is unread from here on.
+    conn.allow(Allowance::Bytes(u64::MAX));
+    conn.close().await;
 }

@@ -300,7 +300,6 @@ pub fn forward() -> Forward {
         retry: Retry::default(),
         timeout: None,
         stream_idle: Duration::from_secs(60),
-        hedge_after: None,
         breaker: RouteBreaker {
             site: patient,
             endpoint: patient,

@@ -324,12 +324,12 @@ async fn nothing_is_told_where_nothing_is_to_be() {
 #[tokio::test]
 async fn hop_by_hop_fields_end_at_the_edge() {
     let edge = Edge::to(serve(fields).await).start();
-    let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close, x-private\r\nx-private: 1\r\nkeep-alive: 5\r\n\
+    let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close, private\r\nprivate: 1\r\nkeep-alive: 5\r\n\
                    proxy-connection: close\r\nte: trailers\r\nx-public: 2\r\n\r\n";
     let answer = exchange(edge.address, request.as_bytes()).await;
     let lines = answer.split_once("\r\n\r\n").expect("a body").1;
     assert_eq!(value(lines, "x-public"), ["2"], "{lines}");
-    for name in ["x-private", "keep-alive", "proxy-connection"] {
+    for name in ["private", "keep-alive", "proxy-connection"] {
         assert!(value(lines, name).is_empty(), "{name}: {lines}");
     }
 }

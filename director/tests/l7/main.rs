@@ -10,5 +10,6 @@ mod logs;
 mod peers;
 mod raw;
 mod smuggling;
+mod streams;
 mod tls;
 mod websocket;

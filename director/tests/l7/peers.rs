@@ -86,7 +86,9 @@ where
                 async move { Ok::<_, Infallible>(answered.await) }
             });
             let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            server.timer(TokioTimer::new());
+            server
+                .timer(TokioTimer::new())
+                .max_header_list_size(256 * 1024);
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
         }
     })
@@ -139,7 +141,10 @@ impl Client {
     }
 
     pub async fn two_over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
-        let client = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let client = http2::Builder::new(TokioExecutor::new())
+            .max_header_list_size(256 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await;
         let (sender, connection) = client.expect("HTTP/2");
         tokio::spawn(connection);
         Self::Two(sender)

@@ -31,12 +31,11 @@ async fn echo() -> SocketAddr {
             return;
         };
         while let Some(Ok(message)) = socket.next().await {
-            let is_close = message.is_close();
-            if is_close || socket.send(message).await.is_err() {
+            // What is to be said to a close, the next read says.
+            if !message.is_close() && socket.send(message).await.is_err() {
                 break;
             }
         }
-        let _ = socket.close(None).await;
     })
     .await
 }
@@ -87,12 +86,23 @@ where
     }
 }
 
-/// Answers 101 with its first frame in the same segment, echoes one frame, and ends.
+/// Answers 101 with its first frame in the same segment, answers one frame, and ends.
+/// Requests before are answered as ever.
 async fn eager() -> SocketAddr {
     peers::raw(|mut stream| async move {
         let mut head = Vec::new();
-        while memchr::memmem::find(&head, b"\r\n\r\n").is_none() {
-            if !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+        loop {
+            while memchr::memmem::find(&head, b"\r\n\r\n").is_none() {
+                if !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+                    return;
+                }
+            }
+            if !head.starts_with(b"GET /plain") {
+                break;
+            }
+            head.clear();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            if stream.write_all(answer).await.is_err() {
                 return;
             }
         }
@@ -120,9 +130,15 @@ async fn eager() -> SocketAddr {
     .await
 }
 
-/// One upgrade: the frame that came with the 101, one sent, one answered.
-async fn upgrade(edge: SocketAddr) -> Result<(), String> {
-    let stream = connect(edge).await;
+/// One upgrade: the frame that came with the 101, one sent, one answered. With
+/// `plain`, behind a request that leaves the edge a connection to use again.
+async fn upgrade(edge: SocketAddr, plain: bool) -> Result<(), String> {
+    let mut stream = connect(edge).await;
+    if plain {
+        let request = b"GET /plain HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+        stream.write_all(request).await.expect("an open connection");
+        raw::read_until(&mut stream, "\r\n\r\nok").await;
+    }
     let upgraded = soon("an upgrade", client_async("ws://shop.example/", stream)).await;
     let (mut socket, _) = upgraded.map_err(|error| format!("upgrade: {error}"))?;
     let first = soon("the first frame", socket.next())
@@ -153,11 +169,10 @@ async fn no_upgrade_is_torn_down_when_the_server_speaks_at_once() {
         let (left, address) = (left.clone(), edge.address);
         tokio::spawn(async move {
             let mut failed = Vec::new();
-            while left
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
-                .is_ok()
-            {
-                failed.extend(upgrade(address).await.err());
+            let next =
+                || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+            while let Ok(number) = next() {
+                failed.extend(upgrade(address, number % 2 == 0).await.err());
             }
             failed
         })

@@ -103,7 +103,6 @@ pub(in crate::config) struct Route {
     pub(in crate::config) answer: Option<Table<Answer>>,
     pub(in crate::config) timeout: Text,
     pub(in crate::config) stream_idle: Text,
-    pub(in crate::config) hedge_after: Text,
     pub(in crate::config) retry_after: Text,
     pub(in crate::config) host: Text,
     pub(in crate::config) rewrite_path: Text,

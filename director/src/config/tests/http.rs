@@ -170,7 +170,6 @@ fn default_forward() -> Forward {
         retry: Retry::default(),
         timeout: None,
         stream_idle: seconds(600),
-        hedge_after: None,
         breaker: RouteBreaker {
             site: BreakerPolicy {
                 consecutive_failures: 0,
@@ -210,7 +209,6 @@ fn api() -> Route {
         },
         timeout: Some(seconds(30)),
         stream_idle: seconds(60),
-        hedge_after: Some(Duration::from_millis(200)),
         breaker: RouteBreaker {
             site: BreakerPolicy {
                 consecutive_failures: 0,

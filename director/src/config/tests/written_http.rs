@@ -274,7 +274,6 @@ fn written_forward(forward: &Forward) -> String {
     key(&mut out, "host", forward.host.as_deref(), boxed);
     key(&mut out, "timeout", forward.timeout, time);
     key(&mut out, "stream_idle", Some(forward.stream_idle), time);
-    key(&mut out, "hedge_after", forward.hedge_after, time);
     key(&mut out, "retry_after", Some(forward.retry_after), time);
     key(&mut out, "fallback", forward.fallback.as_ref(), answer);
     match &forward.rewrite {

@@ -73,6 +73,8 @@ pub enum Refusal {
     BodyOfTunnel,
     #[error("unknown expectation")]
     Expectation,
+    #[error("invalid chunk")]
+    Chunk,
 }
 
 impl Refusal {

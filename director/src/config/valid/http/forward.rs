@@ -45,7 +45,6 @@ pub(super) fn default(pool: Arc<str>) -> Forward {
         retry: Retry::default(),
         timeout: None,
         stream_idle: Duration::from_mins(10),
-        hedge_after: None,
         breaker: breaker::default(),
         adaptive: None,
         cache: None,
@@ -56,11 +55,10 @@ pub(super) fn default(pool: Arc<str>) -> Forward {
 
 /// The keys of a route that are for forwarding alone, and where those stand that
 /// are there.
-pub(super) fn keys(raw: &raw::http::Route) -> [(&'static str, Option<usize>); 14] {
+pub(super) fn keys(raw: &raw::http::Route) -> [(&'static str, Option<usize>); 13] {
     [
         ("timeout", at(&raw.timeout)),
         ("stream_idle", at(&raw.stream_idle)),
-        ("hedge_after", at(&raw.hedge_after)),
         ("retry_after", at(&raw.retry_after)),
         ("host", at(&raw.host)),
         ("rewrite_path", at(&raw.rewrite_path)),
@@ -120,22 +118,10 @@ fn read(
     let timeout = reader.duration(key("timeout", r#""30s""#), &raw.timeout, TIME);
     let stream_idle = key("stream_idle", r#""10m""#);
     let stream_idle = reader.duration(stream_idle, &raw.stream_idle, TIME);
-    let hedge_after = key("hedge_after", r#""200ms""#);
-    let hedge_after = reader.duration(hedge_after, &raw.hedge_after, TIME);
     let retry_after = key("retry_after", r#""5s""#);
     let retry_after = reader.duration(retry_after, &raw.retry_after, RETRY_AFTER);
     let host = key("host", r#""internal.example.org""#);
     let host = reader.text(host, &raw.host, value::authority);
-    if let (Given::Value(hedge), Given::Value(timeout)) = (&hedge_after, &timeout)
-        && hedge.value >= timeout.value
-    {
-        let whole = humantime::format_duration(timeout.value);
-        reader.report.error(
-            &hedge.place,
-            format!("is not before the timeout, {whole}: no second try would begin"),
-            "make hedge_after shorter than timeout",
-        );
-    }
     let rewrite = rewrite(report, place, raw, prefix);
     let retry = retry(report, place, &raw.retry, timeout.located());
     let breaker = breaker::breaker(report, place, &raw.breaker);
@@ -147,7 +133,6 @@ fn read(
         retry: retry?,
         timeout: timeout.into_option()?,
         stream_idle: stream_idle.value_or(default.stream_idle)?,
-        hedge_after: hedge_after.into_option()?,
         breaker: breaker?,
         adaptive: adaptive?,
         fallback: fallback?,
