@@ -2,6 +2,7 @@
 
 mod certs;
 mod edge;
+mod failover;
 mod grpc;
 mod http;
 mod identity;
