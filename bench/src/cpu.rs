@@ -1,6 +1,6 @@
 //! Which CPU runs what.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::{
@@ -26,10 +26,21 @@ pub fn allowed() -> Result<Vec<usize>> {
 /// # Errors
 /// When the kernel refuses.
 pub fn pin(thread: Option<Pid>, cpu: usize) -> Result<()> {
-    let mut one = CpuSet::new();
-    one.set(cpu)?;
-    sched_setaffinity(thread.unwrap_or(Pid::from_raw(0)), &one)
+    sched_setaffinity(thread.unwrap_or(Pid::from_raw(0)), &set(&[cpu])?)
         .with_context(|| format!("choosing CPU {cpu}"))
+}
+
+/// What the kernel takes for these CPUs.
+///
+/// # Errors
+/// When there can be no CPU of such a number.
+pub fn set(cpus: &[usize]) -> Result<CpuSet> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu)
+            .with_context(|| format!("choosing CPU {cpu}"))?;
+    }
+    Ok(set)
 }
 
 /// Keeps this thread on the last of its CPUs: kernels charge a program to the
@@ -77,4 +88,39 @@ pub fn real_time(thread: Pid, priority: i32) -> Result<()> {
     let set = unsafe { libc::sched_setscheduler(thread.as_raw(), policy, &raw const parameter) };
     nix::Error::result(set).context("making a thread real-time")?;
     Ok(())
+}
+
+/// Gives all processes of this session the CPU before those of others, where the
+/// kernel shares CPUs among sessions first (`sched_autogroup_enabled`), until
+/// this is dropped.
+#[derive(Debug)]
+pub struct Session {
+    /// The session's nice value as it was; `None`: there is no such thing here.
+    before: Option<i32>,
+}
+
+impl Session {
+    const PATH: &str = "/proc/self/autogroup";
+
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn raise() -> Result<Self> {
+        // In the form of `/autogroup-25 nice 0`.
+        let text = fs::read_to_string(Self::PATH).unwrap_or_default();
+        let before = text.trim().rsplit(' ').next();
+        let before = before.and_then(|nice| nice.parse().ok());
+        if before.is_some() {
+            fs::write(Self::PATH, "-20").context("raising the session's priority")?;
+        }
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            // What is left is a priority that is too high.
+            let _ = fs::write(Self::PATH, before.to_string());
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod cpu;
 mod edge;
 mod frames;
 mod l4;
+mod l7;
 mod queue;
 mod registry;
 mod report;
@@ -63,6 +64,31 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// The edge proxy beside nginx and HAProxy as reverse proxies, by wrk and
+    /// h2load, and what idle connections take of its memory.
+    ///
+    /// Every proxy runs each case in each round; figures are medians over the
+    /// rounds. Requests per second are better higher, all else lower.
+    L7 {
+        /// Rounds; each runs every case once.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Seconds that a case is measured for in a round, once warm.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+        /// Threads of each proxy, each with a CPU.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+        threads: u16,
+        /// Only the cases whose name has this in it; may be given several times.
+        #[arg(long, value_name = "TEXT")]
+        only: Vec<String>,
+        /// Write the rows there, as a JSON array.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// The proxy that `l7` measures.
+    #[command(hide = true)]
+    L7Edge(l7::edge::Options),
     /// Flow events through the ring buffer to their reader: how many a second,
     /// and how many are lost.
     Queue {
@@ -105,6 +131,17 @@ impl Bench {
                 only,
                 json,
             } => (l4::run(rounds, Duration::from_millis(window), &only)?, json),
+            Self::L7 {
+                rounds,
+                seconds,
+                threads,
+                only,
+                json,
+            } => {
+                let time = Duration::from_secs(seconds);
+                (l7::run(rounds, time, usize::from(threads), &only)?, json)
+            }
+            Self::L7Edge(options) => match l7::edge::serve(&options)? {},
             Self::Queue {
                 rounds,
                 flows,

@@ -86,23 +86,48 @@ pub fn serve_socket(path: &Path, requests: Requests) -> Result<()> {
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn serve_metrics(address: std::net::SocketAddr, requests: Requests) -> Result<()> {
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .with_context(|| {
-            format!(
-                "listening on {address} for metrics\n  help: edge.metrics names another address"
-            )
-        })?;
+pub fn serve_metrics(
+    address: std::net::SocketAddr,
+    inherited: Option<std::net::TcpListener>,
+    requests: Requests,
+) -> Result<MetricsPort> {
+    let inherited = inherited.filter(|socket| socket.local_addr().is_ok_and(|own| own == address));
+    let bound = inherited.map_or_else(|| std::net::TcpListener::bind(address), Ok);
+    let socket = bound.with_context(|| {
+        format!("listening on {address} for metrics\n  help: edge.metrics names another address")
+    })?;
+    socket.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
     let router = Router::new()
         .route("/metrics", get(metrics))
         .with_state(requests);
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!("the metrics port ended: {error}");
         }
     });
-    Ok(())
+    Ok(MetricsPort { socket, task })
+}
+
+/// Where metrics are served.
+pub struct MetricsPort {
+    socket: std::net::TcpListener,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl MetricsPort {
+    /// Its socket, for the program after this one.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn socket(&self) -> io::Result<std::os::fd::OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
+    }
+
+    /// Serves no more.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
 }
 
 /// Asks the daemon and waits for its answer.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod datapath;
+pub mod handover;
 pub mod l7;
 pub mod metrics;
 pub mod net;

@@ -33,8 +33,7 @@ pub fn keep_only_needed() -> Result<()> {
             missing.join(", ")
         );
     }
-    let useful = USEFUL.into_iter().filter(|cap| held.contains(cap));
-    let needed: CapsHashSet = NEEDED.into_iter().chain(useful).collect();
+    let needed = kept(&held);
     let none = CapsHashSet::new();
     for (set, value) in [
         (CapSet::Ambient, &none),
@@ -45,4 +44,28 @@ pub fn keep_only_needed() -> Result<()> {
         caps::set(None, set, value).with_context(|| format!("setting {set:?} capabilities"))?;
     }
     Ok(())
+}
+
+fn kept(held: &CapsHashSet) -> CapsHashSet {
+    let useful = USEFUL.into_iter().filter(|cap| held.contains(cap));
+    NEEDED.into_iter().chain(useful).collect()
+}
+
+/// Runs `start`, in which a program may be started that keeps this thread's
+/// capabilities, whatever user it runs as.
+///
+/// # Errors
+/// When they cannot be passed on, and as `start`.
+pub fn inherited<T>(start: impl FnOnce() -> Result<T>) -> Result<T> {
+    let held = caps::read(None, CapSet::Permitted).context("reading capabilities")?;
+    let own = kept(&held);
+    for set in [CapSet::Inheritable, CapSet::Ambient] {
+        caps::set(None, set, &own).with_context(|| format!("setting {set:?} capabilities"))?;
+    }
+    let started = start();
+    for set in [CapSet::Ambient, CapSet::Inheritable] {
+        caps::set(None, set, &CapsHashSet::new())
+            .with_context(|| format!("setting {set:?} capabilities"))?;
+    }
+    started
 }

@@ -25,6 +25,9 @@ pub fn run(args: &Args) -> Result<()> {
             .any(|argument| argument == "--help" || argument == "-h");
     if !asks_for_help {
         prereq::kernel()?;
+        if args.arguments.first().is_some_and(|name| name == "l7") {
+            prereq::proxies()?;
+        }
     }
     let mut bench = run::cargo();
     bench

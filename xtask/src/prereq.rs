@@ -49,6 +49,22 @@ pub fn test_tools() -> Result<()> {
     programs("the tests", &[("tcpdump", "tcpdump")])
 }
 
+/// The proxies that ours is compared with, and what loads them.
+///
+/// # Errors
+/// When a package is missing and cannot be installed.
+pub fn proxies() -> Result<()> {
+    let tools = [
+        ("curl", "curl"),
+        ("h2load", "nghttp2-client"),
+        ("haproxy", "haproxy"),
+        ("ip", "iproute2"),
+        ("nginx", "nginx"),
+        ("wrk", "wrk"),
+    ];
+    programs("the benchmark of proxies", &tools)
+}
+
 /// Installs the packages of programs that are not there.
 fn programs(purpose: &str, programs: &[(&str, &'static str)]) -> Result<()> {
     let missing = programs

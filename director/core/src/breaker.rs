@@ -113,6 +113,16 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// Whether it counts as a failure, where an answer does from `slow` on.
+    fn is_failure(self, slow: Option<Duration>) -> bool {
+        match self {
+            Self::Failed => true,
+            Self::Answered(took) => slow.is_some_and(|slow| took >= slow),
+        }
+    }
+}
+
 /// Why a breaker went from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerCause {
@@ -126,6 +136,9 @@ pub enum BreakerCause {
     ProbeFailed,
     /// Enough probes succeeded.
     ProbesPassed,
+    /// More are out than may be (see [`may_eject`]), since there are less of them
+    /// now.
+    Clamped,
 }
 
 impl fmt::Display for BreakerCause {
@@ -136,6 +149,7 @@ impl fmt::Display for BreakerCause {
             Self::Elapsed => f.write_str("open time is over"),
             Self::ProbeFailed => f.write_str("a probe failed"),
             Self::ProbesPassed => f.write_str("probes passed"),
+            Self::Clamped => f.write_str("more are out than may be"),
         }
     }
 }
@@ -220,44 +234,32 @@ impl Breaker {
         policy: &BreakerPolicy,
         now: Now,
     ) -> (Result<Permit, Refusal>, Option<Transition>) {
-        let mut transition = None;
-        if self.state == BreakerState::Open {
-            let remaining = self.remaining(policy, now);
-            if !remaining.is_zero() {
-                return (Err(Refusal::Open(remaining)), None);
-            }
-            transition = Some(self.go(BreakerState::HalfOpen, BreakerCause::Elapsed, now));
-        }
-        let is_probe = self.state == BreakerState::HalfOpen;
-        if is_probe && self.probing >= policy.probes.max(1) {
-            return (Err(Refusal::Probing), transition);
-        }
-        if self.under_way >= policy.concurrency.unwrap_or(u32::MAX) {
-            return (Err(Refusal::Concurrency), transition);
+        let is_over = self.state == BreakerState::Open && self.remaining(policy, now).is_zero();
+        let transition =
+            is_over.then(|| self.go(BreakerState::HalfOpen, BreakerCause::Elapsed, now));
+        if let Some(refusal) = self.refusal(policy, now) {
+            return (Err(refusal), transition);
         }
         self.under_way += 1;
-        self.probing += u32::from(is_probe);
+        self.probing += u32::from(self.state == BreakerState::HalfOpen);
         (Ok(Permit { epoch: self.epoch }), transition)
     }
 
     /// Takes back the permit of a request that was sent, with what became of it.
-    /// Where `may_open` is false a closed breaker stays closed: as many others
-    /// are open as may be (see [`may_eject`]).
+    /// A closed breaker that there is cause to open asks `may_open`, and stays
+    /// closed where as many others are open as may be (see [`may_eject`]).
     pub fn settle(
         &mut self,
         permit: Permit,
         outcome: Outcome,
         policy: &BreakerPolicy,
-        may_open: bool,
+        may_open: impl FnOnce() -> bool,
         now: Now,
     ) -> Option<Transition> {
         if !self.take_back(&permit) {
             return None;
         }
-        let is_failure = match outcome {
-            Outcome::Failed => true,
-            Outcome::Answered(took) => policy.slow.is_some_and(|slow| took >= slow),
-        };
+        let is_failure = outcome.is_failure(policy.slow);
         match self.state {
             BreakerState::Closed => {
                 self.forget(policy, now);
@@ -267,8 +269,11 @@ impl Breaker {
                 } else {
                     0
                 };
+                if !is_failure {
+                    return None;
+                }
                 let cause = self.fault(policy, now)?;
-                (is_failure && may_open).then(|| self.open(cause, now))
+                may_open().then(|| self.open(cause, now))
             }
             BreakerState::HalfOpen if is_failure => Some(self.open(BreakerCause::ProbeFailed, now)),
             BreakerState::HalfOpen => {
@@ -287,6 +292,22 @@ impl Breaker {
         self.take_back(&permit);
     }
 
+    /// Closes it where more are out than may be.
+    pub fn clamp(&mut self, now: Now) -> Option<Transition> {
+        (!self.is_closed()).then(|| self.go(BreakerState::Closed, BreakerCause::Clamped, now))
+    }
+
+    /// Until when no request is admitted, as far as is known: zero where one is,
+    /// and [`Now::MAX`] where that is until one of those under way comes back.
+    #[must_use]
+    pub fn blocked_until(&self, policy: &BreakerPolicy) -> Now {
+        match self.state {
+            BreakerState::Open => self.since.saturating_add(self.open_time(policy)),
+            _ if self.refusal(policy, self.since).is_some() => Now::MAX,
+            _ => Now::ZERO,
+        }
+    }
+
     /// How long it stays open.
     #[must_use]
     pub fn open_time(&self, policy: &BreakerPolicy) -> Duration {
@@ -297,10 +318,30 @@ impl Breaker {
             .min(policy.longest_open.max(policy.open_for))
     }
 
+    /// Whether it is closed: neither open nor, by what was last asked, half open.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state == BreakerState::Closed
+    }
+
     /// Requests that are under way.
     #[must_use]
     pub fn under_way(&self) -> u32 {
         self.under_way
+    }
+
+    /// Why a request would not be admitted, in the state that is now.
+    fn refusal(&self, policy: &BreakerPolicy, now: Now) -> Option<Refusal> {
+        match self.state {
+            BreakerState::Open => Some(Refusal::Open(self.remaining(policy, now))),
+            BreakerState::HalfOpen if self.probing >= policy.probes.max(1) => {
+                Some(Refusal::Probing)
+            }
+            _ if self.under_way >= policy.concurrency.unwrap_or(u32::MAX) => {
+                Some(Refusal::Concurrency)
+            }
+            _ => None,
+        }
     }
 
     /// One request less is under way. Returns whether it is of this epoch.

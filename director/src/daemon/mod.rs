@@ -11,6 +11,7 @@ mod upkeep;
 use std::{
     collections::HashMap,
     net::IpAddr,
+    os::fd::AsFd as _,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -26,14 +27,15 @@ use tokio::{
 };
 
 use crate::{
-    l7::{self, Proxy},
     api::{DrainReport, ReconciliationReport},
     config::Config,
-    control::Request,
+    control::{MetricsPort, Request},
     datapath::{Datapath, Events, Hop, SWEEP_EVERY},
+    handover,
+    l7::{self, Proxy},
     metrics::Metrics,
     net::{NextHop, NextHops},
-    probes,
+    privilege, probes,
 };
 
 pub use self::start::uses;
@@ -68,7 +70,10 @@ pub struct Daemon {
     /// What flow events are named by.
     names: Names,
     /// Held for as long as the daemon runs: one per socket.
-    _lock: start::Lock,
+    lock: start::Lock,
+    /// Since the end of the start.
+    metrics_port: Option<MetricsPort>,
+    start: handover::Start,
 }
 
 /// Where events come from.
@@ -76,10 +81,26 @@ struct Inputs {
     reports: mpsc::Receiver<Report<EndpointRef>>,
     hops: mpsc::Receiver<NextHops>,
     requests: mpsc::Receiver<Request>,
-    signals: mpsc::Receiver<l7::Signal>,
+    told: mpsc::Receiver<l7::Signal>,
+    signals: Signals,
+}
+
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    upgrade: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
 }
 
 /// The core's time, and wall time for people.
@@ -121,6 +142,7 @@ enum Input {
     Sweep,
     Reconcile,
     Reload,
+    Upgrade,
     Stop,
 }
 
@@ -142,15 +164,16 @@ impl Daemon {
                 Some(report) = inputs.reports.recv() => Input::Report(report),
                 Some(hops) = inputs.hops.recv() => Input::Hops(hops),
                 Some(request) = inputs.requests.recv() => Input::Request(request),
-                Some(signal) = inputs.signals.recv() => Input::Signal(signal),
+                Some(signal) = inputs.told.recv() => Input::Signal(signal),
                 which = self.listings.ready() => Input::List(which),
                 events = self.events.read(EVENTS), if !self.tracers.is_empty() => Input::Events(events),
                 () = self.tracers.gone() => Input::TracerGone,
                 _ = sweep.tick() => Input::Sweep,
                 _ = reconcile.tick() => Input::Reconcile,
-                _ = inputs.hangup.recv() => Input::Reload,
-                _ = inputs.terminate.recv() => Input::Stop,
-                _ = inputs.interrupt.recv() => Input::Stop,
+                _ = inputs.signals.hangup.recv() => Input::Reload,
+                _ = inputs.signals.upgrade.recv() => Input::Upgrade,
+                _ = inputs.signals.terminate.recv() => Input::Stop,
+                _ = inputs.signals.interrupt.recv() => Input::Stop,
             };
             match input {
                 Input::Report(report) => self.report(report),
@@ -163,6 +186,10 @@ impl Daemon {
                 Input::Sweep => self.sweep(),
                 Input::Reconcile => self.reconcile(),
                 Input::Reload => self.reload(),
+                Input::Upgrade => match self.hand_over() {
+                    Ok(next) => return self.leave(next).await,
+                    Err(error) => tracing::error!("this program goes on: {error:#}"),
+                },
                 Input::Stop => break,
             }
         }
@@ -175,6 +202,34 @@ impl Daemon {
         }
         let _ = std::fs::remove_file(&self.config.edge.socket);
         tracing::info!("stopped; steering stays in place (`director unload` removes it)");
+        Ok(())
+    }
+
+    /// Starts the program that is in this one's file now. Returns its process ID once
+    /// it serves.
+    fn hand_over(&mut self) -> Result<u32> {
+        let mut parts = vec![("lock".to_owned(), self.lock.as_fd().try_clone_to_owned()?)];
+        if let Some(port) = &self.metrics_port {
+            parts.push(("metrics".to_owned(), port.socket()?));
+        }
+        if let Some(proxy) = &self.l7 {
+            let sockets = proxy.sockets()?.into_iter();
+            parts.extend(sockets.map(|(address, socket)| (address.to_string(), socket)));
+        }
+        tracing::info!("handing over to a new program");
+        privilege::inherited(|| self.start.next(parts))
+    }
+
+    /// Ends when the requests that are under way do: all else is the new program's.
+    async fn leave(mut self, next: u32) -> Result<()> {
+        tracing::info!(pid = next, "handed over");
+        if let Some(port) = &self.metrics_port {
+            port.stop();
+        }
+        if let Some(proxy) = self.l7.take() {
+            let cut = proxy.drain().await;
+            tracing::info!("the proxy has stopped; {cut} connections were cut");
+        }
         Ok(())
     }
 
@@ -352,7 +407,10 @@ impl Daemon {
                 let counters = self.counters();
                 let status = self.status(&counters).await;
                 let proxy = self.l7.as_ref().map(Proxy::registry);
-                let _ = answer.send(self.metrics.text(&status, &report::causes(&counters), proxy));
+                let _ = answer.send(
+                    self.metrics
+                        .text(&status, &report::causes(&counters), proxy),
+                );
             }
             Request::Conns(query, answer) => {
                 let _ = answer.send(self.listings.begin(&query, &self.config.model));
@@ -413,12 +471,4 @@ fn to_hop(hop: NextHop) -> Hop {
         mtu: hop.mtu,
         vlan: hop.vlan,
     }
-}
-
-fn signals() -> Result<(Signal, Signal, Signal)> {
-    Ok((
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::hangup())?,
-    ))
 }

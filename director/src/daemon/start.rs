@@ -15,12 +15,13 @@ use health_probes::Prober;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{mpsc, watch};
 
-use super::{Clock, Daemon, Inputs, Listings, Names, Tracers, signals};
+use super::{Clock, Daemon, Inputs, Listings, Names, Signals, Tracers};
 use crate::{
     api::ReconciliationReport,
     config::Config,
     control,
     datapath::{Attached, Datapath, Held, Options, Uses, Vip},
+    handover::{self, Inherited},
     l7::Proxy,
     metrics::Metrics,
     net, probes,
@@ -36,9 +37,11 @@ impl Daemon {
     /// Whatever keeps it from running. What the kernel held before is untouched
     /// unless the configuration asked for a change.
     pub async fn start(config: Config, path: PathBuf) -> Result<Self> {
-        let lock = lock(&config.edge.socket)?;
+        let mut inherited = Inherited::take();
+        let start = handover::Start::now()?;
+        let lock = lock(&config.edge.socket, inherited.lock.take())?;
         preflight(&config).await?;
-        let (terminate, interrupt, hangup) = signals()?;
+        let signals = Signals::new()?;
         let options = Options::new(&config.edge, uses(&config.model))?;
         let (mut datapath, held) = Datapath::open(&options)?;
         // Before services, so that none is published without it.
@@ -50,10 +53,11 @@ impl Daemon {
         let (request_sender, requests) = mpsc::channel(64);
         let (addresses, watched) = watch::channel(endpoint_addresses(&config.model));
         let l7 = &config.l7;
-        let (l7, signals) = if l7.listeners.is_empty() {
+        let (l7, told) = if l7.listeners.is_empty() {
             (None, mpsc::channel(1).1)
         } else {
-            let (proxy, signals) = Proxy::start(&config.model, l7)?;
+            let (proxy, signals) =
+                Proxy::start(&config.model, l7, std::mem::take(&mut inherited.listeners))?;
             (Some(proxy), signals)
         };
         let prober = Prober::spawn(config.probe_concurrency, report_sender);
@@ -72,10 +76,8 @@ impl Daemon {
                 reports,
                 hops,
                 requests,
+                told,
                 signals,
-                terminate,
-                interrupt,
-                hangup,
             },
             l7,
             listings: Listings::default(),
@@ -84,7 +86,9 @@ impl Daemon {
             names: Names::new(&config.model),
             path,
             config,
-            _lock: lock,
+            metrics_port: None,
+            start,
+            lock,
         };
         daemon.adopt(&held)?;
         net::watch(watched, hop_sender)?;
@@ -93,13 +97,17 @@ impl Daemon {
             daemon.hops(hops);
         }
         daemon.attach()?;
-        control::serve_metrics(daemon.config.edge.metrics, request_sender.clone()).await?;
+        let metrics = daemon.config.edge.metrics;
+        let port =
+            control::serve_metrics(metrics, inherited.metrics.take(), request_sender.clone())?;
+        daemon.metrics_port = Some(port);
         control::serve_socket(&daemon.config.edge.socket, request_sender)?;
         tracing::info!(
             edge = daemon.config.edge.name,
             services = daemon.config.model.services.len(),
             "running"
         );
+        inherited.ready();
         Ok(daemon)
     }
 
@@ -248,11 +256,13 @@ pub fn uses(model: &Model) -> Uses {
     }
 }
 
-fn lock(socket: &Path) -> Result<Lock> {
+/// `inherited` is the lock of the program before this one, which is this one's too.
+fn lock(socket: &Path, inherited: Option<File>) -> Result<Lock> {
     let folder = socket.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let path = socket.with_extension("lock");
-    let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
+    let made = inherited.map_or_else(|| File::create(&path), Ok);
+    let file = made.with_context(|| format!("making {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
         Err((_, nix::Error::EWOULDBLOCK)) => bail!(

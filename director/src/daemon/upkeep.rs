@@ -125,16 +125,20 @@ impl Daemon {
         let done = match &mut self.l7 {
             Some(proxy) => proxy.reload(&new.model, &new.l7),
             None if new.l7.listeners.is_empty() => Ok(()),
-            None => Proxy::start(&new.model, &new.l7).map(|(proxy, signals)| {
+            None => Proxy::start(&new.model, &new.l7, Vec::new()).map(|(proxy, signals)| {
                 self.l7 = Some(proxy);
-                self.inputs.signals = signals;
+                self.inputs.told = signals;
             }),
         };
         if let Err(error) = done {
             tracing::error!("the proxy stays as it was: {error:#}");
             return self.config.l7.clone();
         }
-        let plans = new.model.services.iter().filter_map(|s| self.core.plan(&s.name));
+        let plans = new
+            .model
+            .services
+            .iter()
+            .filter_map(|s| self.core.plan(&s.name));
         if let Some(proxy) = &self.l7 {
             plans.for_each(|plan| proxy.apply(plan));
         }

@@ -85,7 +85,11 @@ impl AccessLog {
     /// Whether a request is written. Those that failed always are.
     pub fn takes(&self, failed: bool) -> bool {
         let one_in = u64::from(self.config.one_in.max(1));
-        failed || self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in)
+        failed
+            || self
+                .seen
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(one_in)
     }
 
     /// Writes an entry, unless too many wait.
@@ -112,7 +116,8 @@ fn write(entries: &Receiver<Entry>, file: File, path: &PathBuf, lost: &AtomicU64
     loop {
         match entries.recv_timeout(FLUSH) {
             Ok(entry) => {
-                if serde_json::to_writer(&mut out, &entry).is_err() || out.write_all(b"\n").is_err() {
+                if serde_json::to_writer(&mut out, &entry).is_err() || out.write_all(b"\n").is_err()
+                {
                     lost.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -1,25 +1,16 @@
 //! Which requests go to the same endpoint.
 
 use std::{
-    fmt,
     hash::{DefaultHasher, Hasher as _},
     net::IpAddr,
 };
 
-use director_core::{Now, l7::Affinity};
+use director_core::{EndpointState, Now, l7::Affinity};
 use http::header;
-use pingora_core::Result;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{
-    headers,
-    pool::Endpoints,
-    seal::Seal,
-    slot::ForwardView,
-};
-
-/// The header of sessions of MCP over streamable HTTP.
-const SESSION: &str = "mcp-session-id";
+use super::{headers, mcp, pool::Endpoints, seal::Seal, slot::ForwardView};
 
 /// Where a request wants to go.
 #[derive(Debug, Default)]
@@ -35,33 +26,15 @@ pub enum Wanted {
         endpoint: Option<Box<str>>,
         max_age: Option<std::time::Duration>,
     },
-    /// To the endpoint that has the session, and to no other.
-    Session {
-        endpoint: Box<str>,
-        /// The server's own ID.
-        id: Box<str>,
-    },
-    /// A session may begin.
+    /// To the endpoint that has the session of MCP, and to no other.
+    Session(mcp::Session),
+    /// A session of MCP may begin.
     NewSession,
 }
 
-/// Why a session cannot go on.
+/// A session that cannot go on: no edge gave it out, or its server is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// No edge of this fleet gave it out.
-    Unknown,
-    /// Its server is gone.
-    Gone,
-}
-
-impl fmt::Display for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "unknown session",
-            Self::Gone => "the server of this session is gone",
-        })
-    }
-}
+pub struct Lost;
 
 /// Where a request wants to go, by its route's affinity.
 ///
@@ -90,23 +63,22 @@ pub fn wanted(
                 max_age: *max_age,
             }
         }
-        Affinity::Mcp => match request.headers.get(SESSION) {
-            None => Wanted::NewSession,
-            Some(id) => {
-                let opened = id.to_str().ok().zip(seal).and_then(|(id, seal)| seal.open(SESSION, id).ok());
-                let opened = opened.ok_or(Lost::Unknown)?;
-                let id = String::from_utf8(opened.inner).map_err(|_| Lost::Unknown)?;
-                let endpoints = forward.pool.endpoints();
-                let index = endpoints.picks.by_name(&opened.endpoint).ok_or(Lost::Gone)?;
-                if endpoints.endpoint(index).state == director_core::EndpointState::Dead {
-                    return Err(Lost::Gone);
-                }
-                Wanted::Session {
-                    endpoint: opened.endpoint.into(),
-                    id: id.into(),
+        Affinity::Mcp => {
+            // A configuration with this affinity has a key.
+            let seal = seal.ok_or(Lost)?;
+            match mcp::steer(seal, &forward.pool.service, request) {
+                mcp::Steer::Any => Wanted::NewSession,
+                mcp::Steer::Unknown => return Err(Lost),
+                mcp::Steer::To(session) => {
+                    let endpoints = forward.pool.endpoints();
+                    let index = endpoints.picks.by_name(&session.endpoint).ok_or(Lost)?;
+                    if endpoints.endpoint(index).state == EndpointState::Dead {
+                        return Err(Lost);
+                    }
+                    Wanted::Session(session)
                 }
             }
-        },
+        }
     })
 }
 
@@ -123,13 +95,11 @@ fn hash(value: &impl std::hash::Hash) -> u64 {
 }
 
 impl Wanted {
-    /// An endpoint that is usable, the wanted one if it can be. `is_last` where
-    /// another one is better than none.
+    /// An endpoint that is usable, the wanted one if it can be.
     pub fn pick(
         &self,
         endpoints: &Endpoints,
         mut usable: impl FnMut(usize) -> bool,
-        is_last: bool,
         now: Now,
     ) -> Option<usize> {
         let picks = &endpoints.picks;
@@ -139,14 +109,16 @@ impl Wanted {
             Self::Cookie { endpoint, .. } => {
                 let own = endpoint.as_ref().and_then(|name| picks.by_name(name));
                 // Flows that an endpoint has stay while it drains.
-                let is_there = |index: &usize| endpoints.endpoint(*index).state != director_core::EndpointState::Dead;
+                let is_there =
+                    |index: &usize| endpoints.endpoint(*index).state != EndpointState::Dead;
                 if let Some(index) = own.filter(is_there).filter(|index| usable(*index)) {
                     return Some(index);
                 }
             }
-            Self::Session { endpoint, .. } => {
-                let _ = is_last;
-                return picks.by_name(endpoint).filter(|index| usable(*index));
+            Self::Session(session) => {
+                return picks
+                    .by_name(&session.endpoint)
+                    .filter(|index| usable(*index));
             }
         }
         picks.pick(usable, fastrand::u64(..), now)
@@ -158,7 +130,7 @@ impl Wanted {
     /// None that can be caused.
     pub fn to_server(&self, upstream: &mut RequestHeader) -> Result<()> {
         match self {
-            Self::Session { id, .. } => upstream.insert_header(SESSION, &**id),
+            Self::Session(session) => session.put_into(upstream),
             _ => Ok(()),
         }
     }
@@ -166,34 +138,39 @@ impl Wanted {
     /// What the client is given, to come back by.
     ///
     /// # Errors
-    /// None that can be caused.
+    /// When a server's session has an ID that is too long to be sealed.
     pub fn to_client(
         &self,
         response: &mut ResponseHeader,
+        pool: &str,
         answered: &str,
         seal: Option<&Seal>,
         is_tls: bool,
     ) -> Result<()> {
         let Some(seal) = seal else { return Ok(()) };
         match self {
-            Self::Cookie { name, endpoint, max_age } if endpoint.as_deref() != Some(answered) => {
+            Self::Cookie {
+                name,
+                endpoint,
+                max_age,
+            } if endpoint.as_deref() != Some(answered) => {
                 let Ok(value) = seal.seal(&context(name), answered, b"") else {
                     return Ok(());
                 };
-                let age = max_age.map_or_else(String::new, |age| format!("; Max-Age={}", age.as_secs()));
+                let age =
+                    max_age.map_or_else(String::new, |age| format!("; Max-Age={}", age.as_secs()));
                 let secure = if is_tls { "; Secure" } else { "" };
                 let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{age}{secure}");
                 response.append_header(header::SET_COOKIE, cookie).map(drop)
             }
-            Self::NewSession | Self::Session { .. } => {
-                let Some(id) = response.headers.get(SESSION).map(|id| id.as_bytes().to_vec()) else {
-                    return Ok(());
+            Self::NewSession | Self::Session(_) => {
+                let asked = match self {
+                    Self::Session(session) => Some(session),
+                    _ => None,
                 };
-                // One that is too long to seal stays with its server alone.
-                match seal.seal(SESSION, answered, &id) {
-                    Ok(sealed) => response.insert_header(SESSION, sealed),
-                    Err(_) => Ok(()),
-                }
+                mcp::seal_response(seal, pool, answered, asked, response).map_err(|error| {
+                    Error::because(ErrorType::InternalError, "sealing a session's ID", error)
+                })
             }
             _ => Ok(()),
         }

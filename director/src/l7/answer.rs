@@ -9,24 +9,25 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::{
-    affinity::Lost,
-    conn::Peer,
-    headers,
-    metrics::RequestEvent,
-    slot::RouteView,
-};
+use super::{conn::Peer, headers, metrics::RequestEvent, slot::RouteView};
 
 /// The length that a message says its body has.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 async fn write(session: &mut Session, mut response: ResponseHeader, body: Bytes) -> Result<bool> {
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     let is_head = session.req_header().method == http::Method::HEAD;
     let is_over = is_head || body.is_empty();
-    session.write_response_header(Box::new(response), is_over).await?;
+    session
+        .write_response_header(Box::new(response), is_over)
+        .await?;
     if !is_over {
         session.write_response_body(Some(body), true).await?;
     }
@@ -41,7 +42,11 @@ async fn write(session: &mut Session, mut response: ResponseHeader, body: Bytes)
 ///
 /// # Errors
 /// When the client is gone.
-pub async fn plain(session: &mut Session, status: StatusCode, retry: Option<Duration>) -> Result<bool> {
+pub async fn plain(
+    session: &mut Session,
+    status: StatusCode,
+    retry: Option<Duration>,
+) -> Result<bool> {
     let mut response = ResponseHeader::build(status, Some(4))?;
     response.insert_header(header::CONTENT_TYPE, "text/plain")?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
@@ -54,7 +59,11 @@ pub async fn plain(session: &mut Session, status: StatusCode, retry: Option<Dura
 
 /// Whole seconds, and never none: a client that asks at once is no help.
 fn seconds(wait: Duration) -> u64 {
-    wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
+    wait.as_millis()
+        .div_ceil(1000)
+        .max(1)
+        .try_into()
+        .unwrap_or(u64::MAX)
 }
 
 /// A configured answer. Returns that it is said.
@@ -79,19 +88,6 @@ pub async fn own(
     write(session, response, Bytes::copy_from_slice(&answer.body)).await
 }
 
-/// Tells a client of MCP that its session is lost. Returns that it is said.
-///
-/// # Errors
-/// When the client is gone.
-pub async fn lost(session: &mut Session, lost: &Lost) -> Result<bool> {
-    let mut response = ResponseHeader::build(StatusCode::NOT_FOUND, Some(3))?;
-    response.insert_header(header::CONTENT_TYPE, "application/json")?;
-    let body = format!(
-        r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32001,"message":"Session not found: {lost}"}}}}"#
-    );
-    write(session, response, body.into()).await
-}
-
 /// Sends a client elsewhere. Returns that it is said.
 ///
 /// # Errors
@@ -104,10 +100,19 @@ pub async fn redirect(
 ) -> Result<bool> {
     let request = session.req_header();
     let is_tls = peer.is_some_and(|peer| peer.tls.is_some());
-    let scheme = redirect.scheme.as_deref().unwrap_or(if is_tls { "https" } else { "http" });
+    let scheme = redirect
+        .scheme
+        .as_deref()
+        .unwrap_or(if is_tls { "https" } else { "http" });
     let asked = headers::host(request);
-    let host = redirect.host.as_deref().unwrap_or_else(|| headers::without_port(asked));
-    let port = match (redirect.port, redirect.scheme.is_some() || redirect.host.is_some()) {
+    let host = redirect
+        .host
+        .as_deref()
+        .unwrap_or_else(|| headers::without_port(asked));
+    let port = match (
+        redirect.port,
+        redirect.scheme.is_some() || redirect.host.is_some(),
+    ) {
         (Some(port), _) => format!(":{port}"),
         // The port that was asked for is of another scheme or host.
         (None, true) => String::new(),
@@ -117,7 +122,10 @@ pub async fn redirect(
         ("http", ":80") | ("https", ":443") => "",
         (_, port) => port,
     };
-    let target = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = request
+        .uri
+        .path_and_query()
+        .map_or("/", PathAndQuery::as_str);
     let target = rewrite.map_or(target.into(), |rewrite| rewrite.apply(target));
     let location = format!("{scheme}://{host}{port}{target}");
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
@@ -130,16 +138,27 @@ pub async fn redirect(
 ///
 /// # Errors
 /// When what comes out is no path.
-pub fn rewrite(upstream: &mut RequestHeader, asked: &RequestHeader, rewrite: &CompiledRewrite) -> Result<()> {
+pub fn rewrite(
+    upstream: &mut RequestHeader,
+    asked: &RequestHeader,
+    rewrite: &CompiledRewrite,
+) -> Result<()> {
     let target = asked.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = rewrite.apply(target);
     let target: PathAndQuery = target.parse().map_err(|_| {
-        Error::explain(ErrorType::HTTPStatus(400), "the rewritten path is not a path")
+        Error::explain(
+            ErrorType::HTTPStatus(400),
+            "the rewritten path is not a path",
+        )
     })?;
     let mut parts = upstream.uri.clone().into_parts();
     parts.path_and_query = Some(target);
-    let uri = http::Uri::from_parts(parts)
-        .map_err(|_| Error::explain(ErrorType::HTTPStatus(400), "the rewritten path is not a path"))?;
+    let uri = http::Uri::from_parts(parts).map_err(|_| {
+        Error::explain(
+            ErrorType::HTTPStatus(400),
+            "the rewritten path is not a path",
+        )
+    })?;
     upstream.set_uri(uri);
     Ok(())
 }
@@ -175,7 +194,9 @@ pub async fn failed(
     session.set_keepalive(None);
     let retry = (status == 503).then(|| forward.map_or(Duration::from_secs(5), |f| f.retry_after));
     let is_of_servers = matches!(status, 502..=504);
-    let fallback = forward.and_then(|forward| forward.fallback.as_ref()).filter(|_| is_of_servers);
+    let fallback = forward
+        .and_then(|forward| forward.fallback.as_ref())
+        .filter(|_| is_of_servers);
     let said = match (fallback, route) {
         (Some(fallback), Some(route)) => {
             route.metrics.count(RequestEvent::Fallback);

@@ -41,7 +41,12 @@ impl Asker<'_> {
     ///
     /// # Errors
     /// Why one of them refuses.
-    pub fn begin(&self, endpoints: &Arc<Endpoints>, index: usize, now: Now) -> Result<Attempt, Refusal> {
+    pub fn begin(
+        &self,
+        endpoints: &Arc<Endpoints>,
+        index: usize,
+        now: Now,
+    ) -> Result<Attempt, Refusal> {
         let endpoint = endpoints.endpoint(index);
         let policy = &self.config.breaker;
         let Some(site) = self.view.sites.get(&endpoint.site) else {
@@ -84,7 +89,12 @@ impl Asker<'_> {
         let took = now.saturating_sub(attempt.started);
         let percent = self.config.breaker.max_ejection_percent;
         let sites = &endpoints.picks.sites().names;
-        let out = || sites.iter().filter(|s| self.view.sites.get(*s).is_some_and(|v| v.gate.is_out())).count();
+        let out = || {
+            sites
+                .iter()
+                .filter(|s| self.view.sites.get(*s).is_some_and(|v| v.gate.is_out()))
+                .count()
+        };
         let transition = of_site.settle(outcome, || may_eject(out(), sites.len(), percent), now);
         self.tell(&endpoint.site, transition);
         let all = endpoints.picks.endpoints().len();

@@ -60,8 +60,8 @@ pub struct Peer {
 pub struct TlsPeer {
     pub version: &'static str,
     pub cipher: String,
-    /// The client's certificate, DER, which was verified.
-    pub certificate: Option<Vec<u8>>,
+    /// SHA-256 of the client's certificate, which was verified; hexadecimal.
+    pub certificate: Option<String>,
 }
 
 #[derive(Debug)]
@@ -118,7 +118,8 @@ impl Conn {
             Arc::new(SslDigest::new(cipher, version, None, None, Vec::new()))
         });
         let peer = Arc::new(peer);
-        let none = ResponseHeader::build_no_case(200, Some(0)).unwrap_or_else(|_| unreachable!("200 is a status"));
+        let none = ResponseHeader::build_no_case(200, Some(0))
+            .unwrap_or_else(|_| unreachable!("200 is a status"));
         let digest = ProxyDigest::new(Box::new(none), Some(Box::new(peer.clone())));
         Self {
             transport,

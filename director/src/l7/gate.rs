@@ -1,12 +1,9 @@
 //! Circuit breakers as requests meet them: the state machine is
 //! [`director_core::breaker`], threads take turns at it here.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
 use director_core::{
@@ -85,12 +82,10 @@ impl Pass {
         now: Now,
     ) -> Option<Transition> {
         let permit = self.permit.take()?;
-        let is_fine = match outcome {
-            Outcome::Failed => false,
-            Outcome::Answered(took) => took < self.policy.slow.unwrap_or(Duration::MAX),
-        };
-        let may_open = is_fine || self.gate.is_out() || may_open();
-        let transition = self.gate.lock().settle(permit, outcome, &self.policy, may_open, now);
+        let transition = self
+            .gate
+            .lock()
+            .settle(permit, outcome, &self.policy, may_open, now);
         self.gate.note(transition);
         transition
     }

@@ -9,6 +9,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::conn::Peer;
 
+/// Tells servers of a client's certificate, in the form of Envoy.
+const CERTIFICATE: &str = "x-forwarded-client-cert";
 /// Hops of `X-Forwarded-For` that are looked through.
 const HOPS: usize = 32;
 /// Length of a request ID that is kept.
@@ -23,7 +25,10 @@ pub fn client(request: &RequestHeader, listener: &Listener, peer: &Peer) -> IpAd
         return client;
     }
     let values = request.headers.get_all("x-forwarded-for");
-    let values: Vec<&str> = values.iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<&str> = values
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     let hops = values.iter().rev().flat_map(|value| value.rsplit(','));
     for hop in hops.take(HOPS) {
         let Ok(address) = hop.trim().parse() else {
@@ -42,7 +47,10 @@ pub fn client(request: &RequestHeader, listener: &Listener, peer: &Peer) -> IpAd
 /// # Errors
 /// None that a valid peer and host can cause.
 pub fn forward(request: &mut RequestHeader, listener: &Listener, peer: &Peer) -> Result<()> {
-    let is_trusted = listener.trusted.iter().any(|n| n.contains(peer.client.ip()));
+    let is_trusted = listener
+        .trusted
+        .iter()
+        .any(|n| n.contains(peer.client.ip()));
     let proto = if peer.tls.is_some() { "https" } else { "http" };
     let host = host(request).to_owned();
     let (x, rfc) = match listener.forwarded {
@@ -66,9 +74,20 @@ pub fn forward(request: &mut RequestHeader, listener: &Listener, peer: &Peer) ->
             }
         }
     } else if !is_trusted {
-        for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"] {
+        for name in [
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "x-forwarded-port",
+        ] {
             request.remove_header(name);
         }
+    }
+    // Only the edge has seen the certificate.
+    request.remove_header(CERTIFICATE);
+    let certificate = peer.tls.as_ref().and_then(|tls| tls.certificate.as_ref());
+    if let Some(certificate) = certificate {
+        request.insert_header(CERTIFICATE, format!("Hash={certificate}"))?;
     }
     if rfc {
         let node = match client {
@@ -119,9 +138,15 @@ pub fn without_port(host: &str) -> &str {
 
 /// The request's ID: a trusted hop's, or a new one of 128 random bits.
 pub fn request_id(request: &RequestHeader, listener: &Listener, peer: &Peer) -> String {
-    let is_trusted = listener.trusted.iter().any(|n| n.contains(peer.client.ip()));
+    let is_trusted = listener
+        .trusted
+        .iter()
+        .any(|n| n.contains(peer.client.ip()));
     let name = listener.request_id.as_deref().unwrap_or("x-request-id");
-    let given = request.headers.get(name).and_then(|value| value.to_str().ok());
+    let given = request
+        .headers
+        .get(name)
+        .and_then(|value| value.to_str().ok());
     let is_plain = |id: &&str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(&byte);
         !id.is_empty() && id.len() <= ID_LIMIT && id.bytes().all(plain)
@@ -155,7 +180,8 @@ fn is_traceparent(value: &[u8]) -> bool {
     let set = |part: &[u8]| part.iter().any(|byte| *byte != b'0');
     let mut parts = value.split(|byte| *byte == b'-');
     let (version, trace, span, flags) = (parts.next(), parts.next(), parts.next(), parts.next());
-    let (Some(version), Some(trace), Some(span), Some(flags)) = (version, trace, span, flags) else {
+    let (Some(version), Some(trace), Some(span), Some(flags)) = (version, trace, span, flags)
+    else {
         return false;
     };
     let is_known = version != b"00" || parts.next().is_none();
@@ -267,11 +293,17 @@ mod tests {
             ("x-forwarded-for", "127.0.0.1"),
             ("forwarded", "for=127.0.0.1"),
         ]);
-        assert_eq!(client(&it, &listener(), &peer("192.0.2.7")).to_string(), "192.0.2.7");
+        assert_eq!(
+            client(&it, &listener(), &peer("192.0.2.7")).to_string(),
+            "192.0.2.7"
+        );
         forward(&mut it, &listener(), &peer("192.0.2.7")).expect("headers");
         assert_eq!(it.headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(it.headers["x-forwarded-proto"], "http");
-        assert_eq!(it.headers["forwarded"], "for=192.0.2.7;host=\"shop.example\";proto=http");
+        assert_eq!(
+            it.headers["forwarded"],
+            "for=192.0.2.7;host=\"shop.example\";proto=http"
+        );
     }
 
     #[test]
@@ -298,7 +330,10 @@ mod tests {
         assert_eq!(request_id(&it, &listener(), &peer("198.51.100.2")), "abc-1");
         assert_eq!(request_id(&it, &listener(), &peer("192.0.2.7")).len(), 32);
         let strange = request(&[("x-request-id", "a b\"")]);
-        assert_eq!(request_id(&strange, &listener(), &peer("198.51.100.2")).len(), 32);
+        assert_eq!(
+            request_id(&strange, &listener(), &peer("198.51.100.2")).len(),
+            32
+        );
     }
 
     #[test]
@@ -325,7 +360,11 @@ mod tests {
 
     #[test]
     fn hosts_lose_their_port_alone() {
-        for (host, expected) in [("a.example:80", "a.example"), ("a", "a"), ("[2001:db8::1]:80", "[2001:db8::1]")] {
+        for (host, expected) in [
+            ("a.example:80", "a.example"),
+            ("a", "a"),
+            ("[2001:db8::1]:80", "[2001:db8::1]"),
+        ] {
             assert_eq!(without_port(host), expected);
         }
     }

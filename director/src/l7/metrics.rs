@@ -177,23 +177,65 @@ impl Default for Metrics {
             latencies: Mutex::default(),
             registry: Registry::default(),
         };
-        registry.register("requests", "Requests by what they were answered with", metrics.requests.clone());
-        registry.register("request_seconds", "From a request's head to the end of its response", metrics.seconds.clone());
-        registry.register("request_events", "What became of requests besides", metrics.events.clone());
-        registry.register("connections_failed", "Connections that ended before a request", metrics.early.clone());
-        registry.register("requests_refused", "Requests that were not read on, by what is wrong with them", metrics.refused.clone());
-        registry.register("connections", "Open connections of clients", metrics.connections.clone());
-        registry.register("breaker_transitions", "Changes of circuit breakers", metrics.breakers.clone());
-        registry.register("latency_seconds", "Quantiles of response times since the scrape before", metrics.quantiles.clone());
-        registry.register("certificate_expiry_unix_seconds", "When a certificate expires", metrics.certificates.clone());
-        Self { registry, ..metrics }
+        registry.register(
+            "requests",
+            "Requests by what they were answered with",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "request_seconds",
+            "From a request's head to the end of its response",
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "request_events",
+            "What became of requests besides",
+            metrics.events.clone(),
+        );
+        registry.register(
+            "connections_failed",
+            "Connections that ended before a request",
+            metrics.early.clone(),
+        );
+        registry.register(
+            "requests_refused",
+            "Requests that were not read on, by what is wrong with them",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open connections of clients",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "breaker_transitions",
+            "Changes of circuit breakers",
+            metrics.breakers.clone(),
+        );
+        registry.register(
+            "latency_seconds",
+            "Quantiles of response times since the scrape before",
+            metrics.quantiles.clone(),
+        );
+        registry.register(
+            "certificate_expiry_unix_seconds",
+            "When a certificate expires",
+            metrics.certificates.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
     }
 }
 
 impl Metrics {
     /// To be encoded, with quantiles up to now.
     pub fn registry(&self) -> &Registry {
-        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let latencies = self
+            .latencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for (labels, latencies) in latencies.iter() {
             for (quantile, seconds) in latencies.take() {
                 let labels = QuantileLabels {
@@ -210,7 +252,9 @@ impl Metrics {
     }
 
     pub fn listener(&self, service: &str) -> ListenerMetrics {
-        let labels = ServiceLabels { service: service.to_owned() };
+        let labels = ServiceLabels {
+            service: service.to_owned(),
+        };
         ListenerMetrics {
             service: service.to_owned(),
             early: self.early.clone(),
@@ -235,7 +279,10 @@ impl Metrics {
             };
             self.requests.get_or_create(&labels).clone()
         });
-        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latencies = self
+            .latencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         SiteMetrics {
             codes,
             seconds: self.seconds.get_or_create(&labels).clone(),
@@ -294,7 +341,9 @@ impl ListenerMetrics {
 
     fn count(&self, family: &Family<ReasonLabels, Counter>, reason: &str) {
         let (service, reason) = (self.service.clone(), reason.to_owned());
-        family.get_or_create(&ReasonLabels { service, reason }).inc();
+        family
+            .get_or_create(&ReasonLabels { service, reason })
+            .inc();
     }
 }
 
@@ -330,7 +379,9 @@ struct Latencies(Mutex<Hdr<u64>>);
 impl Default for Latencies {
     fn default() -> Self {
         let histogram = Hdr::new_with_bounds(1, LONGEST_US, 2);
-        Self(Mutex::new(histogram.unwrap_or_else(|_| unreachable!("the bounds are constant and valid"))))
+        Self(Mutex::new(histogram.unwrap_or_else(|_| {
+            unreachable!("the bounds are constant and valid")
+        })))
     }
 }
 
@@ -347,9 +398,8 @@ impl Latencies {
         if histogram.is_empty() {
             return Vec::new();
         }
-        let quantiles = QUANTILES.map(|(quantile, name)| {
-            (name, histogram.value_at_quantile(quantile) as f64 / 1e6)
-        });
+        let quantiles = QUANTILES
+            .map(|(quantile, name)| (name, histogram.value_at_quantile(quantile) as f64 / 1e6));
         histogram.reset();
         quantiles.to_vec()
     }
@@ -373,7 +423,8 @@ mod tests {
         site.done(204, Duration::from_millis(3));
         site.done(0, Duration::from_millis(3));
         let mut text = String::new();
-        prometheus_client::encoding::text::encode_registry(&mut text, metrics.registry()).expect("text");
+        prometheus_client::encoding::text::encode_registry(&mut text, metrics.registry())
+            .expect("text");
         for line in [
             r#"director_l7_requests_total{service="shop",route="default",site="dc01",code="2xx"} 1"#,
             r#"director_l7_requests_total{service="shop",route="default",site="dc01",code="0xx"} 1"#,

@@ -13,14 +13,16 @@ mod access;
 mod affinity;
 mod answer;
 mod attempt;
+mod cache;
 mod conn;
 mod gate;
 pub mod guard;
 mod headers;
+mod mcp;
 mod metrics;
 mod pool;
 mod proxy;
-mod cache;
+mod request;
 pub mod seal;
 mod serve;
 mod server;
@@ -29,7 +31,8 @@ mod slot;
 use std::{
     collections::HashMap,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    os::fd::OwnedFd,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -46,6 +49,7 @@ use tokio::sync::mpsc;
 pub use self::slot::Signal;
 use self::{
     access::AccessLog,
+    cache::Caching,
     metrics::Metrics,
     pool::Pool,
     seal::Seal,
@@ -66,6 +70,7 @@ pub struct Proxy {
     pools: HashMap<Arc<str>, Arc<Pool>>,
     listeners: HashMap<Arc<str>, Served>,
     tickets: tls::Shared,
+    inherited: Vec<(SocketAddr, TcpListener)>,
 }
 
 /// A listener, and what it was made of.
@@ -74,16 +79,26 @@ struct Served {
     address: SocketAddr,
     tls: Option<Tls>,
     files: Option<tls::Watch>,
+    /// The same sockets that the threads have, to be handed on.
+    sockets: Vec<TcpListener>,
 }
 
 impl Proxy {
     /// Starts to serve. Until plans come, requests are answered with 503.
     ///
+    /// `inherited` are sockets that listen already, from the program before this one.
+    ///
     /// # Errors
     /// When an address cannot be bound, or a file cannot be read.
-    pub fn start(model: &Model, config: &L7) -> Result<(Self, mpsc::Receiver<Signal>)> {
+    pub fn start(
+        model: &Model,
+        config: &L7,
+        inherited: Vec<(SocketAddr, TcpListener)>,
+    ) -> Result<(Self, mpsc::Receiver<Signal>)> {
         if !tls::install_provider() {
-            tracing::warn!("another library of cryptography was chosen first: TLS goes without X25519MLKEM768");
+            tracing::warn!(
+                "another library of cryptography was chosen first: TLS goes without X25519MLKEM768"
+            );
         }
         raise_descriptors();
         let (signals, receiver) = mpsc::channel(SIGNALS);
@@ -94,6 +109,7 @@ impl Proxy {
             passive: ArcSwap::from_pointee(config.passive),
             access: ArcSwapOption::empty(),
             seal: ArcSwapOption::empty(),
+            caching: OnceLock::new(),
         });
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.threads.map_or_else(all, usize::from).max(1);
@@ -105,8 +121,11 @@ impl Proxy {
             pools: HashMap::new(),
             listeners: HashMap::new(),
             tickets: tls::Shared::new(),
+            inherited,
         };
         proxy.reload(model, config)?;
+        // What no listener wants is closed.
+        proxy.inherited.clear();
         Ok((proxy, receiver))
     }
 
@@ -152,7 +171,10 @@ impl Proxy {
         let sites: Vec<_> = model.sites.iter().map(|site| site.name.clone()).collect();
         let mut views = Vec::new();
         for listener in &config.listeners {
-            let old = self.listeners.get(&listener.service).map(|served| served.slot.view());
+            let old = self
+                .listeners
+                .get(&listener.service)
+                .map(|served| served.slot.view());
             let with = Ingredients {
                 metrics: &self.shared.metrics,
                 pools: &pools,
@@ -164,8 +186,23 @@ impl Proxy {
         }
         // From here on nothing fails.
         self.shared.access.store(access);
-        let seal = config.seal_key.as_ref().map(|key| Arc::new(Seal::new(key.0)));
+        let seal = config
+            .seal_key
+            .as_ref()
+            .map(|key| Arc::new(Seal::new(key.0)));
         self.shared.seal.store(seal);
+        if config.cache_bytes > 0 {
+            let made = self
+                .shared
+                .caching
+                .get_or_init(|| Box::leak(Box::new(Caching::new(config.cache_bytes))));
+            if config.cache_bytes != self.config.cache_bytes && self.config.cache_bytes > 0 {
+                tracing::warn!(
+                    "the size of the cache changes at the next start; it has {} bytes in use",
+                    made.store().bytes()
+                );
+            }
+        }
         self.shared.passive.store(Arc::new(config.passive));
         let kept: Vec<_> = config.listeners.iter().map(|l| l.service.clone()).collect();
         self.listeners.retain(|service, _| {
@@ -185,20 +222,30 @@ impl Proxy {
     }
 
     /// What a listener needs that may be missing.
-    fn prepare(&self, listener: &Listener) -> Result<Prepared> {
+    fn prepare(&mut self, listener: &Listener) -> Result<Prepared> {
         let address = SocketAddr::new(listener.address, listener.port);
         let known = self.listeners.get(&listener.service);
         let sockets = if known.is_some_and(|known| known.address == address) {
             Vec::new()
         } else {
-            server::bind(address, self.threads.count())?
+            let mine = self.inherited.extract_if(.., |(own, _)| *own == address);
+            let inherited = mine.map(|(_, socket)| socket).collect();
+            server::bind(address, self.threads.count(), inherited)?
         };
-        let files = listener.tls.as_ref().map(|tls| tls::Watch::new(tls::files(tls)));
+        let files = listener
+            .tls
+            .as_ref()
+            .map(|tls| tls::Watch::new(tls::files(tls)));
         let tls = match &listener.tls {
             None => None,
             Some(tls) => Some(self.certificates(&listener.service, tls, listener.http2)?),
         };
-        Ok(Prepared { address, sockets, tls, files })
+        Ok(Prepared {
+            address,
+            sockets,
+            tls,
+            files,
+        })
     }
 
     fn certificates(&self, service: &str, tls: &Tls, http2: bool) -> Result<Arc<ServerConfig>> {
@@ -208,23 +255,33 @@ impl Proxy {
         }
         for certificate in &loaded.certificates {
             let name = certificate.names.first().map_or("", |name| &**name);
-            self.shared.metrics.certificate(service, name, certificate.not_after);
+            self.shared
+                .metrics
+                .certificate(service, name, certificate.not_after);
         }
         Ok(tls::server_config(&loaded, http2, &self.tickets))
     }
 
     fn serve(&mut self, listener: &Listener, prepared: Prepared, view: ListenerView) {
         let service = &listener.service;
-        let slot = match self.listeners.get(service) {
+        let mut sockets = duplicates(&prepared.sockets);
+        let slot = match self.listeners.get_mut(service) {
             Some(served) => {
-                if !prepared.sockets.is_empty() {
+                if prepared.sockets.is_empty() {
+                    sockets = std::mem::take(&mut served.sockets);
+                } else {
                     self.threads.close(service);
                 }
                 served.slot.set_view(view);
                 served.slot.set_tls(prepared.tls);
                 served.slot.clone()
             }
-            None => Arc::new(Slot::new(service.clone(), view, prepared.tls, &self.shared.metrics)),
+            None => Arc::new(Slot::new(
+                service.clone(),
+                view,
+                prepared.tls,
+                &self.shared.metrics,
+            )),
         };
         self.threads.listen(&slot, prepared.sockets);
         let served = Served {
@@ -232,6 +289,7 @@ impl Proxy {
             address: prepared.address,
             tls: listener.tls.clone(),
             files: prepared.files,
+            sockets,
         };
         self.listeners.insert(service.clone(), served);
     }
@@ -255,7 +313,9 @@ impl Proxy {
                     served.slot.set_tls(Some(config));
                     tracing::info!(%service, "certificates loaded again");
                 }
-                Err(error) => tracing::error!(%service, "certificates stay as they were: {error:#}"),
+                Err(error) => {
+                    tracing::error!(%service, "certificates stay as they were: {error:#}")
+                }
             }
         }
     }
@@ -277,6 +337,18 @@ impl Proxy {
         self.shared.metrics.registry()
     }
 
+    /// The sockets that listen, for the program after this one.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn sockets(&self) -> std::io::Result<Vec<(SocketAddr, OwnedFd)>> {
+        let all = self.listeners.values().flat_map(|served| {
+            let own = served.sockets.iter();
+            own.map(|socket| Ok((served.address, socket.try_clone()?.into())))
+        });
+        all.collect()
+    }
+
     /// What connection errors mean.
     pub fn passive(&self) -> director_core::l7::Passive {
         **self.shared.passive.load()
@@ -285,9 +357,19 @@ impl Proxy {
     /// Accepts no more and ends when all requests are answered, or after the
     /// configured limit. Returns how many connections were cut.
     pub async fn drain(self) -> usize {
+        // Closed at once, unless another program has them too.
+        drop(self.listeners);
         let limit: Duration = self.config.drain_limit;
         self.threads.drain(limit).await
     }
+}
+
+/// The same sockets once more. Without them, only handing on fails.
+fn duplicates(sockets: &[TcpListener]) -> Vec<TcpListener> {
+    sockets
+        .iter()
+        .filter_map(|socket| socket.try_clone().ok())
+        .collect()
 }
 
 /// See [`Proxy::prepare`].

@@ -23,13 +23,15 @@ use pingora_core::{
     upstreams::peer::{ALPN, HttpPeer},
     utils::tls::{CertKey, WrappedX509, parse_x509},
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::watch};
 
 use super::{conn::Peer, gate::Gate};
 use crate::{proxy_protocol, tls::UpstreamMaterial};
 
 /// Requests at once on a connection of HTTP/2 to a server.
 const STREAMS: usize = 128;
+/// Longest that requests wait for a pool's first plan.
+const FIRST_PLAN: Duration = Duration::from_secs(2);
 /// Connection errors in a row that make an endpoint suspect.
 const SUSPECT: u32 = 3;
 
@@ -40,6 +42,8 @@ pub struct Pool {
     current: ArcSwap<Endpoints>,
     /// How each is spoken to.
     upstream: ArcSwap<Spoken>,
+    /// Whether there was a plan.
+    planned: watch::Sender<bool>,
 }
 
 struct Spoken {
@@ -79,11 +83,26 @@ impl Endpoints {
             .collect();
         let members = plan.endpoints.iter().map(|endpoint| {
             let member = known.get(&(&endpoint.name, endpoint.address, endpoint.port));
-            member.copied().cloned().unwrap_or_else(|| Arc::new(Member::new(now)))
+            member
+                .copied()
+                .cloned()
+                .unwrap_or_else(|| Arc::new(Member::new(now)))
         });
         Self {
             members: members.collect(),
             picks: old.map_or_else(|| l7::Pool::new(plan), |old| old.picks.carry(plan)),
+        }
+    }
+
+    /// The share of the endpoints that take new requests, 0 to 1; 1 where there is
+    /// none at all.
+    pub fn left(&self) -> f64 {
+        let all = self.picks.endpoints();
+        let eligible = all.iter().filter(|endpoint| endpoint.is_eligible()).count();
+        if all.is_empty() {
+            1.0
+        } else {
+            eligible as f64 / all.len() as f64
         }
     }
 
@@ -98,7 +117,10 @@ impl Endpoints {
 
     /// Endpoints whose breakers are not closed.
     pub fn out(&self) -> usize {
-        self.members.iter().filter(|member| member.gate.is_out()).count()
+        self.members
+            .iter()
+            .filter(|member| member.gate.is_out())
+            .count()
     }
 
     /// Notes that an endpoint could not be connected to, or did not answer. Returns
@@ -120,7 +142,12 @@ impl Endpoints {
 
 impl Pool {
     /// A pool without endpoints: its first plan brings them.
-    pub fn new(service: &Arc<str>, upstream: &Upstream, material: Option<&UpstreamMaterial>, now: Now) -> Self {
+    pub fn new(
+        service: &Arc<str>,
+        upstream: &Upstream,
+        material: Option<&UpstreamMaterial>,
+        now: Now,
+    ) -> Self {
         let nothing = ServicePlan {
             service: service.clone(),
             version: 0,
@@ -131,18 +158,36 @@ impl Pool {
             service: service.clone(),
             current: ArcSwap::from_pointee(Endpoints::new(&nothing, None, now)),
             upstream: ArcSwap::from_pointee(Spoken::new(upstream, material)),
+            planned: watch::Sender::new(false),
         }
     }
 
     /// Takes up a plan.
     pub fn apply(&self, plan: &ServicePlan, now: Now) {
         let old = self.current.load();
-        self.current.store(Arc::new(Endpoints::new(plan, Some(&old), now)));
+        self.current
+            .store(Arc::new(Endpoints::new(plan, Some(&old), now)));
+        self.planned
+            .send_if_modified(|planned| !std::mem::replace(planned, true));
+    }
+
+    /// Waits for the first plan, which comes with the first answer to a probe, but no
+    /// longer than a client would for an answer.
+    pub async fn first_plan(&self) {
+        let mut planned = self.planned.subscribe();
+        let planned = planned.wait_for(|planned| *planned);
+        let _ = tokio::time::timeout(FIRST_PLAN, planned).await;
+    }
+
+    /// Whether there was a plan yet.
+    pub fn is_planned(&self) -> bool {
+        *self.planned.borrow()
     }
 
     /// From now on, its servers are spoken to in this way.
     pub fn speak(&self, upstream: &Upstream, material: Option<&UpstreamMaterial>) {
-        self.upstream.store(Arc::new(Spoken::new(upstream, material)));
+        self.upstream
+            .store(Arc::new(Spoken::new(upstream, material)));
     }
 
     pub fn endpoints(&self) -> Arc<Endpoints> {
@@ -156,7 +201,13 @@ impl Pool {
 
     /// How an endpoint is connected to for a client's request to `host`. Reads and
     /// writes may be silent for `silence`.
-    pub fn peer(&self, endpoint: &PlannedEndpoint, client: &Peer, host: &str, silence: Duration) -> Box<HttpPeer> {
+    pub fn peer(
+        &self,
+        endpoint: &PlannedEndpoint,
+        client: &Peer,
+        host: &str,
+        silence: Duration,
+    ) -> Box<HttpPeer> {
         let spoken = self.upstream.load();
         let mut peer = Box::new(spoken.template.clone());
         peer._address = SocketAddr::new(endpoint.address, endpoint.port).into();
@@ -204,7 +255,9 @@ fn template(upstream: &Upstream, material: Option<&UpstreamMaterial>) -> HttpPee
     }
     if let Some(material) = material {
         if let Some(authorities) = &material.ca {
-            let authorities = authorities.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509));
+            let authorities = authorities
+                .iter()
+                .map(|der| WrappedX509::new(der.to_vec(), parse_x509));
             options.ca = Some(authorities.collect());
         }
         if let Some(client) = &material.client {
@@ -233,7 +286,9 @@ struct WithHeader {
 #[async_trait]
 impl Connect for WithHeader {
     async fn connect(&self, address: &L4Address) -> Result<Stream> {
-        let address = address.as_inet().or_err(ErrorType::ConnectError, "an endpoint has an IP address")?;
+        let address = address
+            .as_inet()
+            .or_err(ErrorType::ConnectError, "an endpoint has an IP address")?;
         let connected = tokio::time::timeout(self.timeout, async {
             let mut stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;

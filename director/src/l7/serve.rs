@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     conn::{Allowance, Conn, Peer, TlsPeer},
     guard::{self, Framing, GuardLimits, Refusal},
-    proxy::App,
+    request::App,
     slot::{ListenerView, Slot},
 };
 use crate::proxy_protocol::{self, Parse};
@@ -134,15 +134,25 @@ async fn establish(
         certificate: session
             .peer_certificates()
             .and_then(|chain| chain.first())
-            .map(|certificate| certificate.to_vec()),
+            .map(|certificate| fingerprint(certificate)),
     });
     Ok(Conn::tls(stream, peer))
+}
+
+/// SHA-256 in hexadecimal.
+fn fingerprint(certificate: &[u8]) -> String {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(certificate);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads a PROXY header and not a byte beyond it.
 async fn proxy_header(stream: &mut TcpStream) -> Result<proxy_protocol::Header, Early> {
     let mut bytes = vec![0; SHORTEST_PROXY_HEADER];
-    stream.read_exact(&mut bytes).await.map_err(|_| Early::Gone)?;
+    stream
+        .read_exact(&mut bytes)
+        .await
+        .map_err(|_| Early::Gone)?;
     loop {
         match proxy_protocol::parse(&bytes) {
             Parse::Done { header, .. } => return Ok(header),
@@ -167,7 +177,10 @@ fn missing(bytes: &[u8]) -> usize {
         [13, 10, 13, ..] if bytes.len() < 16 => 16 - bytes.len(),
         [13, 10, 13, ..] => {
             let length = 16 + usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
-            length.min(proxy_protocol::V2_BYTES + 1).saturating_sub(bytes.len()).max(1)
+            length
+                .min(proxy_protocol::V2_BYTES + 1)
+                .saturating_sub(bytes.len())
+                .max(1)
         }
         _ => 1,
     }

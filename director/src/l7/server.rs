@@ -8,7 +8,6 @@ use std::{
     collections::HashMap,
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,7 +17,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use pingora_core::{apps::HttpServerApp as _, protocols::http::v2::server::H2Options, server::configuration::ServerConf};
+use pingora_core::{
+    apps::HttpServerApp as _, protocols::http::v2::server::H2Options,
+    server::configuration::ServerConf,
+};
 use pingora_proxy::{HttpProxy, http_proxy};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
@@ -27,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    proxy::App,
+    request::App,
     serve,
     slot::{Shared, Slot},
 };
@@ -70,7 +72,9 @@ impl Threads {
         let (mut orders, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let worker = Worker {
                 shared: shared.clone(),
                 drained: watched.clone(),
@@ -83,7 +87,12 @@ impl Threads {
             orders.push(sender);
             threads.push(thread);
         }
-        Ok(Self { orders, threads, open, drained })
+        Ok(Self {
+            orders,
+            threads,
+            open,
+            drained,
+        })
     }
 
     /// How many there are.
@@ -94,7 +103,10 @@ impl Threads {
     /// Serves a listener with these sockets, one or more for each thread.
     pub fn listen(&self, slot: &Arc<Slot>, sockets: impl IntoIterator<Item = TcpListener>) {
         for (index, socket) in sockets.into_iter().enumerate() {
-            self.order(index % self.orders.len(), Order::Listen(slot.clone(), socket));
+            self.order(
+                index % self.orders.len(),
+                Order::Listen(slot.clone(), socket),
+            );
         }
     }
 
@@ -118,25 +130,36 @@ impl Threads {
         }
         let _ = self.drained.send(true);
         let threads = self.threads;
-        let all = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let all = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()))
+        });
         let _ = tokio::time::timeout(limit, all).await;
         self.open.load(Ordering::Relaxed)
     }
 }
 
-/// A socket for each of `count` threads. The address need not be the host's own
-/// (`IP_FREEBIND`): a VIP may come later.
+/// A socket for each of `count` threads, those that are there already among them.
+/// The address need not be the host's own (`IP_FREEBIND`): a VIP may come later.
 ///
 /// # Errors
 /// When the address is taken, or the right to bind it is missing.
-pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>> {
-    (0..count)
-        .map(|_| one(address).with_context(|| format!("listening on {address}")))
-        .collect()
+pub fn bind(
+    address: SocketAddr,
+    count: usize,
+    mut sockets: Vec<TcpListener>,
+) -> Result<Vec<TcpListener>> {
+    while sockets.len() < count {
+        sockets.push(one(address).with_context(|| format!("listening on {address}"))?);
+    }
+    Ok(sockets)
 }
 
 fn one(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     match address {
@@ -150,14 +173,6 @@ fn one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Another descriptor of the same socket, to be handed on.
-///
-/// # Errors
-/// When there are too many descriptors.
-pub fn duplicate(socket: &TcpListener) -> io::Result<OwnedFd> {
-    socket.as_fd().try_clone_to_owned()
 }
 
 /// One thread.
@@ -183,12 +198,22 @@ impl Worker {
                         }
                     };
                     let name = slot.service.clone();
-                    let known = proxies.get(&name).filter(|_| listening.contains_key(&name)).cloned();
+                    let known = proxies
+                        .get(&name)
+                        .filter(|_| listening.contains_key(&name))
+                        .cloned();
                     let proxy = known.unwrap_or_else(|| proxy(&self.shared, &slot));
                     proxies.insert(name.clone(), proxy.clone());
                     let (stop, stopped) = watch::channel(false);
                     listening.entry(name).or_default().push(stop);
-                    accepting.spawn(accept(socket, slot, proxy, stopped, self.drained.clone(), self.open.clone()));
+                    accepting.spawn(accept(
+                        socket,
+                        slot,
+                        proxy,
+                        stopped,
+                        self.drained.clone(),
+                        self.open.clone(),
+                    ));
                 }
                 Order::Close(service) => {
                     for stop in listening.remove(&service).into_iter().flatten() {

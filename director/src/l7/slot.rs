@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Instant,
@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     access::AccessLog,
+    cache::Caching,
     gate::Gate,
     metrics::{ListenerMetrics, Metrics, RouteMetrics, SiteMetrics},
     pool::Pool,
@@ -41,6 +42,8 @@ pub struct Shared {
     pub passive: ArcSwap<Passive>,
     pub access: ArcSwapOption<AccessLog>,
     pub seal: ArcSwapOption<Seal>,
+    /// Made once: pingora asks that it stays for good.
+    pub caching: OnceLock<&'static Caching>,
 }
 
 impl Shared {
@@ -82,7 +85,12 @@ pub struct Slot {
 }
 
 impl Slot {
-    pub fn new(service: Arc<str>, view: ListenerView, tls: Option<Arc<ServerConfig>>, metrics: &Metrics) -> Self {
+    pub fn new(
+        service: Arc<str>,
+        view: ListenerView,
+        tls: Option<Arc<ServerConfig>>,
+        metrics: &Metrics,
+    ) -> Self {
         Self {
             metrics: metrics.listener(&service),
             service,
@@ -123,7 +131,10 @@ impl Slot {
             *own += 1;
             counted = Some(client);
         }
-        let entered = Entered { slot: self.clone(), counted };
+        let entered = Entered {
+            slot: self.clone(),
+            counted,
+        };
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections.inc();
         (open < limits.connections).then_some(entered)
@@ -141,7 +152,11 @@ impl Drop for Entered {
         self.slot.open.fetch_sub(1, Ordering::Relaxed);
         self.slot.metrics.connections.dec();
         if let Some(client) = self.counted {
-            let mut clients = self.slot.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut clients = self
+                .slot
+                .clients
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some(own) = clients.get_mut(&client) {
                 *own -= 1;
                 if *own == 0 {
@@ -184,7 +199,7 @@ pub struct ForwardView {
 /// What is remembered of a route from reload to reload.
 pub struct RouteState {
     pub budget: RetryBudget,
-    pub adaptive: Option<AdaptiveLimit>,
+    pub adaptive: Option<Arc<AdaptiveLimit>>,
     /// Requests that wait for a free place.
     pub pending: AtomicU32,
     /// Told whenever a place may be free.
@@ -221,11 +236,16 @@ impl ListenerView {
     /// When a pattern does not compile, which a valid configuration rules out.
     pub fn new(config: Listener, with: &Ingredients<'_>) -> anyhow::Result<Self> {
         let routes = config.routes.iter().map(|route| {
-            let old = with.old.and_then(|old| old.routes.iter().find(|r| r.config.name == route.name));
+            let old = with
+                .old
+                .and_then(|old| old.routes.iter().find(|r| r.config.name == route.name));
             RouteView::new(&config.service, route, old, with)
         });
         let routes = routes.collect();
-        let rates = with.old.map_or_else(|| Arc::new(RateLimiter::new(CLIENTS)), |old| old.rates.clone());
+        let rates = with.old.map_or_else(
+            || Arc::new(RateLimiter::new(CLIENTS)),
+            |old| old.rates.clone(),
+        );
         Ok(Self {
             router: Router::new(&config.routes)?,
             routes,
@@ -248,7 +268,10 @@ impl RouteView {
         Self {
             config: config.clone(),
             forward,
-            rates: old.map_or_else(|| Arc::new(RateLimiter::new(CLIENTS)), |old| old.rates.clone()),
+            rates: old.map_or_else(
+                || Arc::new(RateLimiter::new(CLIENTS)),
+                |old| old.rates.clone(),
+            ),
             metrics: with.metrics.route(service, &config.name),
             local: with.metrics.site(service, &config.name, ""),
         }
@@ -272,12 +295,18 @@ impl ForwardView {
             };
             (site.clone(), view)
         });
-        let same = old.filter(|(old, _)| old.retry == config.retry && old.adaptive == config.adaptive);
+        let same =
+            old.filter(|(old, _)| old.retry == config.retry && old.adaptive == config.adaptive);
         let state = same.map_or_else(
             || {
                 Arc::new(RouteState {
-                    budget: RetryBudget::new(config.retry.budget_percent, config.retry.budget_floor),
-                    adaptive: config.adaptive.map(AdaptiveLimit::new),
+                    budget: RetryBudget::new(
+                        config.retry.budget_percent,
+                        config.retry.budget_floor,
+                    ),
+                    adaptive: config
+                        .adaptive
+                        .map(|bounds| Arc::new(AdaptiveLimit::new(bounds))),
                     pending: AtomicU32::new(0),
                     freed: Notify::new(),
                 })

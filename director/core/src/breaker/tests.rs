@@ -17,7 +17,7 @@ fn send(
     now: Now,
 ) -> Option<Transition> {
     let (permit, _) = breaker.admit(policy, now);
-    breaker.settle(permit.expect("admitted"), outcome, policy, true, now)
+    breaker.settle(permit.expect("admitted"), outcome, policy, || true, now)
 }
 
 /// Opens a breaker by failures in a row.
@@ -107,7 +107,7 @@ fn probes_close_it_and_a_failed_one_opens_it_for_twice_as_long() {
         breaker.admit(&policy, at(1000)),
         (Err(Refusal::Probing), None)
     );
-    let failed = breaker.settle(probe.unwrap(), Outcome::Failed, &policy, true, at(1000));
+    let failed = breaker.settle(probe.unwrap(), Outcome::Failed, &policy, || true, at(1000));
     assert_eq!(failed.unwrap().cause, BreakerCause::ProbeFailed);
     assert_eq!(breaker.open_time(&policy), 2 * SECOND);
 
@@ -147,11 +147,11 @@ fn where_as_many_are_out_as_may_be_it_stays_closed() {
     let mut breaker = Breaker::new(at(0));
     for _ in 0..50 {
         let (permit, _) = breaker.admit(&policy, at(0));
-        let settled = breaker.settle(permit.unwrap(), Outcome::Failed, &policy, false, at(0));
+        let settled = breaker.settle(permit.unwrap(), Outcome::Failed, &policy, || false, at(0));
         assert_eq!(settled, None);
     }
     let (permit, _) = breaker.admit(&policy, at(0));
-    let settled = breaker.settle(permit.unwrap(), Outcome::Failed, &policy, true, at(0));
+    let settled = breaker.settle(permit.unwrap(), Outcome::Failed, &policy, || true, at(0));
     assert!(settled.is_some(), "it opens once it may");
 }
 
@@ -252,7 +252,7 @@ impl Play {
         let is_late = permit.epoch != self.breaker.epoch;
         let settled = self
             .breaker
-            .settle(permit, outcome, &self.policy, true, self.now);
+            .settle(permit, outcome, &self.policy, || true, self.now);
         assert!(
             !is_late || settled.is_none(),
             "an outcome of before counted"
@@ -299,7 +299,7 @@ impl Play {
             let (permit, _) = self.breaker.admit(&self.policy, self.now);
             let _ = self
                 .breaker
-                .settle(permit.unwrap(), QUICK, &self.policy, true, self.now);
+                .settle(permit.unwrap(), QUICK, &self.policy, || true, self.now);
         }
         let state = self.breaker.state(&self.policy, self.now);
         assert_eq!(state, BreakerState::Closed, "it closes again, whatever was");

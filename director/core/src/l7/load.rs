@@ -96,7 +96,6 @@ pub struct EndpointLoad {
 
 impl EndpointLoad {
     /// A request is sent.
-    #[must_use]
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self.clone())
@@ -114,9 +113,9 @@ impl EndpointLoad {
         Duration::from_nanos(self.latency.faded(now) as u64)
     }
 
-    /// Latency times the requests it would have with one more, where those that
-    /// are under way count `scale` each.
-    pub(super) fn cost(&self, scale: f64, now: Now) -> f64 {
+    /// Latency times the requests that are under way with `more` added, where each
+    /// counts `scale`, and one.
+    pub(super) fn cost(&self, more: u32, scale: f64, now: Now) -> f64 {
         let in_flight = f64::from(self.in_flight());
         let latency = self.latency.faded(now);
         let latency = if latency < 1.0 && in_flight > 0.0 {
@@ -124,7 +123,7 @@ impl EndpointLoad {
         } else {
             latency
         };
-        latency * (in_flight * scale + 1.0)
+        latency * ((in_flight + f64::from(more)) * scale + 1.0)
     }
 }
 
@@ -199,12 +198,15 @@ mod tests {
     #[test]
     fn what_is_under_way_counts_until_it_is_dropped() {
         let (load, pool) = (Arc::new(EndpointLoad::default()), Latency::default());
-        assert_eq!(load.cost(1.0, Now::ZERO), 0.0);
+        assert_eq!(load.cost(0, 1.0, Now::ZERO), 0.0);
         let first = load.begin();
-        assert_eq!(load.cost(1.0, Now::ZERO), 2.0 * PENALTY.as_nanos() as f64);
+        assert_eq!(
+            load.cost(0, 1.0, Now::ZERO),
+            2.0 * PENALTY.as_nanos() as f64
+        );
         let second = load.begin();
         first.answered(MILLI, &pool, Now::ZERO);
-        assert_eq!(load.cost(1.0, Now::ZERO), 2.0 * MILLI.as_nanos() as f64);
+        assert_eq!(load.cost(0, 1.0, Now::ZERO), 2.0 * MILLI.as_nanos() as f64);
         assert_eq!(load.in_flight(), 1);
         drop(second);
         assert_eq!(load.in_flight(), 0);

@@ -3,19 +3,23 @@
 //! `director`.
 
 pub mod adaptive;
+pub mod breakers;
 pub mod budget;
 pub mod load;
 pub mod model;
 pub mod pick;
 pub mod rate;
 pub mod route;
+pub mod shed;
 
 pub use self::{
-    adaptive::{AdaptiveLimit, admits},
+    adaptive::{AdaptiveLimit, Admitted},
+    breakers::{BreakerId, BreakerStatus, Breakers, Change, Changes, Permits, Refused},
     budget::RetryBudget,
     load::{EndpointLoad, InFlight, Latency},
     model::*,
-    pick::Pool,
+    pick::{Pool, SiteIndex},
     rate::RateLimiter,
     route::{CompiledRewrite, RequestView, RewriteError, RouteError, Router},
+    shed::Limit,
 };

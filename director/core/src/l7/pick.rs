@@ -4,9 +4,10 @@
 //! shares of sites are what the packet path's are. Sites without a usable
 //! endpoint are left out, and the others share by weight. Then an endpoint
 //! within it: one is drawn by weight, and gives way to a second, drawn by weight
-//! too, that costs less than half as much (power of two choices). The cost is
-//! peak latency × (requests under way + 1), see [`super::load`], where requests
-//! under way are taken relative to the endpoint's weight. While endpoints are
+//! too, that would cost less than half as much with this request (power of two
+//! choices). The cost is peak latency × (requests under way + 1), see
+//! [`super::load`], where requests under way are taken relative to the endpoint's
+//! weight. While endpoints are
 //! about as fast as each other their shares so are those of their weights; always
 //! taking the cheaper of two would halve the share of whoever has a bit of noise
 //! against it, and with two endpoints ignore weights altogether.
@@ -270,13 +271,13 @@ impl Pool {
     ) -> Option<usize> {
         let first = self.draw(site, None, usable, random)?;
         let one = &self.members[first];
-        let cost = self.loads[one.endpoint].cost(one.scale, now);
+        let cost = self.loads[one.endpoint].cost(0, one.scale, now);
         if site.members.len() > 1
             && cost > 0.0
             && let Some(second) = self.draw(site, Some(first), usable, random)
         {
             let other = &self.members[second];
-            if self.loads[other.endpoint].cost(other.scale, now) * CHEAPER < cost {
+            if self.loads[other.endpoint].cost(1, other.scale, now) * CHEAPER < cost {
                 return Some(other.endpoint);
             }
         }

@@ -15,7 +15,7 @@ use director_core::{
 
 use super::{
     super::{ConfigErrors, Loaded, load},
-    BASE, HTTP, loaded,
+    BASE, HTTP, loaded, refused,
     written::written,
 };
 
@@ -301,8 +301,11 @@ fn every_key_is_taken_up() {
 
 #[test]
 fn what_is_served_is_written_and_loaded_again() {
-    let config = loaded(HTTP).config;
-    assert_eq!(loaded(&written(&config)).config, config);
+    let example = include_str!("../../../examples/director.toml");
+    for text in [HTTP, example] {
+        let config = loaded(text).config;
+        assert_eq!(loaded(&written(&config)).config, config);
+    }
 
     // What is sealed needs the file of the key; certificates are not read again.
     let text = HTTP_FULL
@@ -373,6 +376,32 @@ fn little_said_is_what_the_manual_says() {
         ..L7::default()
     };
     assert_eq!(l7, expected);
+}
+
+#[test]
+fn what_would_take_long_is_refused() {
+    let methods: Vec<_> = (0..1000).map(|it| format!("\"tools/{it}\"")).collect();
+    let list = format!("mcp_methods = [{}]\npool = \"api\"", methods.join(", "));
+    let routes = "[[service.route]]\n".repeat(1000) + "[[service.route]]\nname = \"old\"";
+    let old = "[[service.route]]\nname = \"old\"";
+    for (text, key, message) in [
+        (
+            HTTP.replace("pool = \"api\"", &list),
+            "service[0].route[0].mcp_methods",
+            "has too many methods to look for at once",
+        ),
+        (
+            HTTP.replace(old, &routes),
+            "service[0].route[1000]",
+            "is one of 1004 routes of the service, and 1000 is the limit",
+        ),
+    ] {
+        let problems = refused(&text);
+        let [problem] = &problems[..] else {
+            panic!("{problems:?}");
+        };
+        assert_eq!((&*problem.key, &*problem.message), (key, message));
+    }
 }
 
 #[test]

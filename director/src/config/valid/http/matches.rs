@@ -47,12 +47,10 @@ pub(super) fn matches(
     let path = path(&mut reader, raw);
     let headers = headers(report, place, raw);
     let mut headers = headers?;
-    let mcp = mcp.value_or(Vec::new())?;
-    if !mcp.is_empty() {
-        let alternatives: Vec<_> = mcp.iter().map(|method| regex::escape(method)).collect();
+    if let Some(pattern) = mcp_pattern(report, mcp)? {
         headers.push(HeaderMatch {
             name: MCP_METHOD.into(),
-            value: ValueMatch::Regex(alternatives.join("|").into()),
+            value: ValueMatch::Regex(pattern),
         });
     }
     let matches = Matches {
@@ -62,6 +60,27 @@ pub(super) fn matches(
         headers,
     };
     is_sound.then_some(matches)
+}
+
+/// A pattern of all the methods, where there are any.
+fn mcp_pattern(report: &mut Report<'_>, methods: Given<Vec<Box<str>>>) -> Option<Option<Box<str>>> {
+    let methods = match methods {
+        Given::Absent => return Some(None),
+        Given::Refused => return None,
+        Given::Value(methods) => methods,
+    };
+    let alternatives: Vec<_> = methods.value.iter().map(|it| regex::escape(it)).collect();
+    match value::pattern(&alternatives.join("|")) {
+        Ok(pattern) => Some(Some(pattern)),
+        Err(_) => {
+            report.error(
+                &methods.place,
+                "has too many methods to look for at once",
+                "name fewer, or match the header mcp-method by a regex of your own",
+            );
+            None
+        }
+    }
 }
 
 fn mcp_method(text: &str) -> Result<Box<str>, Fault> {

@@ -16,12 +16,12 @@ pub(super) fn covers(earlier: &Matches, later: &Matches) -> bool {
 }
 
 fn hosts(earlier: &[Box<str>], later: &[Box<str>]) -> bool {
-    let is_covered = |host: &Box<str>| earlier.iter().any(|pattern| host_covers(pattern, host));
-    earlier.is_empty() || (!later.is_empty() && later.iter().all(is_covered))
+    let is_covered = |host: &str| earlier.iter().any(|pattern| host_covers(pattern, host));
+    earlier.is_empty() || (!later.is_empty() && later.iter().all(|host| is_covered(host)))
 }
 
 /// Whether a host, or a pattern of hosts, is among those of a pattern.
-pub(super) fn host_covers(pattern: &str, host: &str) -> bool {
+fn host_covers(pattern: &str, host: &str) -> bool {
     if pattern == host {
         return true;
     }
