@@ -76,7 +76,7 @@ fall = {fall}
         // Of those that went well, next to none.
         let _ = write!(
             text,
-            "\n[edge.http.access_log]\npath = \"{}\"\none_in = 1000000000\n",
+            "\n[edge.http.access_log]\npath = \"{}\"\none_in = 1000000\n",
             paths.access_log.display()
         );
     }
