@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use director::l7::Signal;
+use director_core::breaker::{BreakerPolicy, BreakerState};
 use hyper::{Request, Response, StatusCode, body::Incoming};
 
 use crate::{
@@ -56,14 +57,28 @@ async fn a_lost_server_fails_no_request_and_becomes_suspect() {
             .server("dc01", "a", nobody().await)
             .server("dc02", "b", named("b").await)
             .server("dc03", "c", named("c").await)
+            // The fixture's own never opens.
+            .forward(|forward| forward.breaker.endpoint = BreakerPolicy::default())
             .start();
         let names = names(edge.address, 60).await;
         assert!(names.iter().all(|name| name != "a"));
         assert!(names.iter().any(|name| name == "b") && names.iter().any(|name| name == "c"));
-        loop {
-            if let Signal::Suspect(endpoint) = edge.signals.recv().await.expect("signals") {
-                assert_eq!(&*endpoint.endpoint, "a");
-                break;
+        let (mut suspects, mut opened) = (0, 0);
+        while suspects == 0 || opened == 0 {
+            match edge.signals.recv().await.expect("signals") {
+                Signal::Suspect(endpoint) => {
+                    assert_eq!(&*endpoint.endpoint, "a");
+                    suspects += 1;
+                }
+                Signal::Breaker {
+                    breaker,
+                    transition,
+                    ..
+                } => {
+                    assert_eq!(breaker, "dc01/a");
+                    assert_eq!(transition.to, BreakerState::Open);
+                    opened += 1;
+                }
             }
         }
     })

@@ -1,176 +1,32 @@
-//! What a client may take: time, bytes, streams, requests, connections.
+//! What a client may take: bytes, streams, requests, connections.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use director_core::l7::Rate;
 use http::Request;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     edge::{Edge, soon, until},
-    peers::{Client, connect, empty, full, said, serve, serve_h2, streamed, text},
+    peers::{Client, connect, empty, full, said, serve, streamed, text},
     raw::{self, exchange, rest},
+    slow::{DRIP, SHORT},
 };
 
-const SHORT: Duration = Duration::from_millis(300);
-/// How long a drip takes from byte to byte.
-const DRIP: Duration = Duration::from_millis(50);
-
-async fn hello() -> SocketAddr {
+pub async fn hello() -> SocketAddr {
     serve(|request| async move {
         let _ = http_body_util::BodyExt::collect(request.into_body()).await;
         said("hello")
     })
     .await
-}
-
-/// Sends bytes one by one until the edge ends the connection; what it said.
-async fn drip(edge: SocketAddr, start: &[u8]) -> String {
-    let mut stream = connect(edge).await;
-    stream.write_all(start).await.expect("an open connection");
-    let (mut reader, mut writer) = stream.into_split();
-    let sender = tokio::spawn(async move {
-        while writer.write_all(b"a").await.is_ok() {
-            tokio::time::sleep(DRIP).await;
-        }
-    });
-    let mut all = Vec::new();
-    let _ = soon("the edge ends it", reader.read_to_end(&mut all)).await;
-    sender.abort();
-    String::from_utf8_lossy(&all).into_owned()
-}
-
-#[tokio::test]
-async fn a_head_in_drips_is_ended() {
-    let edge = Edge::to(hello().await)
-        .limits(|limits| limits.header_timeout = SHORT)
-        .start();
-    for start in [
-        "G",
-        "GET / HTTP/1.1\r\nhost: a\r\nx: ",
-        "PRI * HTTP/2.0\r\n",
-    ] {
-        let answer = drip(edge.address, start.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 4"), "{start}: {answer}");
-    }
-    let answer = drip(edge.address, b"GET / HTTP/1.1\r\nhost: a\r\n\r\nG").await;
-    assert!(
-        answer.starts_with("HTTP/1.1 200") && answer.contains("HTTP/1.1 408"),
-        "{answer}"
-    );
-    assert!(
-        edge.metrics().contains(r#"reason="timeout""#),
-        "{}",
-        edge.metrics()
-    );
-}
-
-#[tokio::test]
-async fn a_handshake_that_does_not_go_on_is_ended() {
-    let authority = crate::certs::Authority::new();
-    let tls = authority.tls(&["shop.example"]);
-    let edge = Edge::to(hello().await)
-        .listener(|l| l.tls = Some(tls))
-        .limits(|l| l.header_timeout = SHORT)
-        .start();
-    let mut silent = connect(edge.address).await;
-    assert_eq!(rest(&mut silent).await, "");
-    assert_eq!(drip(edge.address, b"\x16\x03\x01\x02\x00").await, "");
-    // HTTP/2 is agreed on and then not spoken.
-    let config = std::sync::Arc::new(authority.client(&["h2"]));
-    let mut mute = crate::certs::handshake(edge.address, &config, "shop.example")
-        .await
-        .expect("TLS");
-    let mut all = Vec::new();
-    let _ = soon("the edge ends it", mute.read_to_end(&mut all)).await;
-}
-
-#[tokio::test]
-async fn an_idle_connection_is_closed() {
-    let edge = Edge::to(hello().await)
-        .limits(|limits| limits.idle_timeout = SHORT)
-        .start();
-    // Before its first request, and after one.
-    assert_eq!(rest(&mut connect(edge.address).await).await, "");
-    let mut client = connect(edge.address).await;
-    client
-        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-        .await
-        .expect("an open connection");
-    let answer = rest(&mut client).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"),
-        "{answer}"
-    );
-    // Of HTTP/2 too, and not while a request is under way.
-    let slow = serve_h2(|_| async {
-        tokio::time::sleep(3 * SHORT).await;
-        said("late")
-    });
-    let edge = Edge::to(slow.await)
-        .h2_servers()
-        .limits(|limits| limits.idle_timeout = SHORT)
-        .start();
-    let mut client = Client::two(edge.address).await;
-    assert_eq!(text(client.get("/").await).await, "late");
-    let Client::Two(sender) = &client else {
-        unreachable!("it is of HTTP/2")
-    };
-    until("the connection is closed", || sender.is_closed()).await;
-}
-
-#[tokio::test]
-async fn a_body_that_stalls_is_ended() {
-    let edge = Edge::to(hello().await)
-        .limits(|limits| limits.body_timeout = SHORT)
-        .start();
-    for head in [
-        "content-length: 10\r\n\r\nabc",
-        "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
-    ] {
-        let mut client = connect(edge.address).await;
-        let request = format!("POST / HTTP/1.1\r\nhost: a\r\n{head}");
-        client
-            .write_all(request.as_bytes())
-            .await
-            .expect("an open connection");
-        let answer = rest(&mut client).await;
-        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_does_not_read_is_ended() {
-    let dropped = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let told = dropped.clone();
-    let server = serve(move |_| {
-        let (sender, body) = streamed(1);
-        let told = told.clone();
-        tokio::spawn(async move {
-            while sender.send(Bytes::from(vec![0; 1 << 20])).await.is_ok() {}
-            told.store(true, std::sync::atomic::Ordering::SeqCst);
-        });
-        async { http::Response::new(body) }
-    })
-    .await;
-    let edge = Edge::to(server)
-        .limits(|limits| limits.body_timeout = SHORT)
-        .start();
-    let mut one = Client::one(edge.address).await;
-    let unread = one.get("/").await;
-    until("the server is rid of it", || {
-        dropped.swap(false, std::sync::atomic::Ordering::SeqCst)
-    })
-    .await;
-    drop(unread);
-    let mut two = Client::two(edge.address).await;
-    let unread = two.get("/").await;
-    until("the server is rid of it", || {
-        dropped.swap(false, std::sync::atomic::Ordering::SeqCst)
-    })
-    .await;
-    drop(unread);
 }
 
 /// A connection of the h2 crate, which does what it is told.
@@ -249,14 +105,44 @@ async fn a_client_may_give_up_streams_now_and_then() {
 
 #[tokio::test]
 async fn streams_at_once_are_limited() {
-    let server = serve(|_| std::future::pending()).await;
-    let edge = Edge::to(server).limits(|limits| limits.streams = 5).start();
-    let (sender, _ended) = h2_client(edge.address).await;
-    let sender = sender.ready().await.expect("an open connection");
-    until("the limit is told", || {
-        sender.current_max_send_streams() == 5
+    let (open, peak) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let places = Arc::new(tokio::sync::Semaphore::new(0));
+    let (own_open, own_peak, own_places) = (open.clone(), peak.clone(), places.clone());
+    let server = serve(move |_| {
+        let (open, peak, places) = (own_open.clone(), own_peak.clone(), own_places.clone());
+        async move {
+            let now = open.fetch_add(1, Ordering::SeqCst) + 1;
+            peak.fetch_max(now, Ordering::SeqCst);
+            drop(places.acquire().await);
+            open.fetch_sub(1, Ordering::SeqCst);
+            said("hello")
+        }
     })
     .await;
+    let edge = Edge::to(server).limits(|limits| limits.streams = 5).start();
+    let mut client = Client::two(edge.address).await;
+    // The limit is told by the time that a request is answered.
+    places.add_permits(1);
+    assert_eq!(text(client.get("/").await).await, "hello");
+    places.acquire().await.expect("a place").forget();
+    let Client::Two(sender) = client else {
+        unreachable!("it is of HTTP/2")
+    };
+    let requests: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = Client::Two(sender.clone());
+            tokio::spawn(async move { text(client.get("/").await).await })
+        })
+        .collect();
+    until("five are at the server", || {
+        open.load(Ordering::SeqCst) == 5
+    })
+    .await;
+    places.add_permits(20);
+    for request in requests {
+        assert_eq!(request.await.expect("no panic"), "hello");
+    }
+    assert_eq!(peak.load(Ordering::SeqCst), 5);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod limits;
 mod logs;
 mod peers;
 mod raw;
+mod slow;
 mod smuggling;
 mod streams;
 mod tls;

@@ -134,7 +134,8 @@ impl EndpointLoad {
 pub struct InFlight(Arc<EndpointLoad>);
 
 impl InFlight {
-    /// The head of the response is here, after this long.
+    /// The head of the response is here, after this long. The request is under way
+    /// until this is dropped.
     pub fn answered(&self, took: Duration, pool: &Latency, now: Now) {
         self.0.latency.add_peak(nanos(took), now);
         pool.add(took, now);
@@ -206,6 +207,7 @@ mod tests {
         );
         let second = load.begin();
         first.answered(MILLI, &pool, Now::ZERO);
+        drop(first);
         assert_eq!(load.cost(0, 1.0, Now::ZERO), 2.0 * MILLI.as_nanos() as f64);
         assert_eq!(load.in_flight(), 1);
         drop(second);
