@@ -193,10 +193,7 @@ impl Daemon {
                 Input::Stop => break,
             }
         }
-        if let Some(proxy) = self.l7.take() {
-            let cut = proxy.drain().await;
-            tracing::info!("the proxy has stopped; {cut} connections were cut");
-        }
+        self.stop_proxy().await;
         if let Err(error) = self.datapath.set_trace(0) {
             tracing::warn!("tracing could not be turned off: {error:#}");
         }

@@ -34,11 +34,16 @@ impl Daemon {
         if let Some(port) = &self.metrics_port {
             port.stop();
         }
+        self.stop_proxy().await;
+        Ok(())
+    }
+
+    /// Lets requests that are under way end.
+    pub(super) async fn stop_proxy(&mut self) {
         if let Some(proxy) = self.l7.take() {
             let cut = proxy.drain().await;
             tracing::info!("the proxy has stopped; {cut} connections were cut");
         }
-        Ok(())
     }
 
     /// Takes in what requests made the proxy believe.

@@ -1,16 +1,18 @@
 //! Which requests go to the same endpoint.
 
-use std::{
-    hash::{DefaultHasher, Hasher as _},
-    net::IpAddr,
-};
+use std::net::IpAddr;
 
 use director_core::{EndpointState, Now, l7::Affinity};
 use http::header;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{headers, mcp, pool::Endpoints, seal::Seal, slot::ForwardView};
+use super::{
+    headers, mcp,
+    pool::{Endpoints, hash},
+    seal::Seal,
+    slot::ForwardView,
+};
 
 /// Where a request wants to go.
 #[derive(Debug, Default)]
@@ -85,13 +87,6 @@ pub fn wanted(
 /// What a cookie is sealed for.
 fn context(name: &str) -> String {
     format!("cookie {name}")
-}
-
-/// The same on every edge of one build: fixed keys, as `DefaultHasher` has.
-fn hash(value: &impl std::hash::Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 impl Wanted {

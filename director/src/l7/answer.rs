@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use director_core::l7::{Answer, CompiledRewrite, HeaderEdits, Redirect};
 use http::{HeaderMap, StatusCode, header, uri::PathAndQuery};
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, OkOrErr as _, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -99,11 +99,10 @@ pub async fn redirect(
     peer: Option<&Peer>,
 ) -> Result<bool> {
     let request = session.req_header();
-    let is_tls = peer.is_some_and(|peer| peer.tls.is_some());
     let scheme = redirect
         .scheme
         .as_deref()
-        .unwrap_or(if is_tls { "https" } else { "http" });
+        .unwrap_or_else(|| peer.map_or("http", Peer::scheme));
     let asked = headers::host(request);
     let host = redirect
         .host
@@ -145,20 +144,15 @@ pub fn rewrite(
 ) -> Result<()> {
     let target = asked.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = rewrite.apply(target);
-    let target: PathAndQuery = target.parse().map_err(|_| {
-        Error::explain(
-            ErrorType::HTTPStatus(400),
-            "the rewritten path is not a path",
-        )
-    })?;
     let mut parts = upstream.uri.clone().into_parts();
-    parts.path_and_query = Some(target);
-    let uri = http::Uri::from_parts(parts).map_err(|_| {
-        Error::explain(
-            ErrorType::HTTPStatus(400),
-            "the rewritten path is not a path",
-        )
-    })?;
+    let uri = target.parse().ok().and_then(|target: PathAndQuery| {
+        parts.path_and_query = Some(target);
+        http::Uri::from_parts(parts).ok()
+    });
+    let uri = uri.or_err(
+        ErrorType::HTTPStatus(400),
+        "the rewritten path is not a path",
+    )?;
     upstream.set_uri(uri);
     Ok(())
 }

@@ -1,9 +1,16 @@
 //! One try of a request at one endpoint.
 
-use std::{os::fd::RawFd, sync::Arc, time::Duration};
+use std::{
+    os::fd::RawFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use director_core::{
-    EndpointRef, Now,
+    EndpointRef, Now, PlannedEndpoint,
     breaker::{Outcome, Refusal, Transition, may_eject},
     l7::{Forward, InFlight},
 };
@@ -24,7 +31,7 @@ pub struct Attempt {
     passes: Option<(Pass, Pass)>,
     deadline: Option<AbortHandle>,
     /// Whether it was ended for taking too long.
-    pub expired: Arc<std::sync::atomic::AtomicBool>,
+    expired: Arc<AtomicBool>,
 }
 
 /// Who asks: for names in events.
@@ -56,7 +63,7 @@ impl Asker<'_> {
         self.tell(&endpoint.site, transition);
         let of_site = pass?;
         let (pass, transition) = Pass::ask(endpoints.gate(index), &policy.endpoint, now);
-        self.tell(&format!("{}/{}", endpoint.site, endpoint.name), transition);
+        self.tell_of_endpoint(endpoint, transition);
         let of_endpoint = pass?;
         Ok(Attempt {
             endpoints: endpoints.clone(),
@@ -100,9 +107,7 @@ impl Asker<'_> {
         let all = endpoints.picks.endpoints().len();
         let may_open = || may_eject(endpoints.out(), all, percent);
         let transition = of_endpoint.settle(outcome, may_open, now);
-        if transition.is_some() {
-            self.tell(&format!("{}/{}", endpoint.site, endpoint.name), transition);
-        }
+        self.tell_of_endpoint(endpoint, transition);
         let latency = endpoints.picks.latency();
         match outcome {
             Outcome::Answered(_) => {
@@ -122,6 +127,13 @@ impl Asker<'_> {
                     }));
                 }
             }
+        }
+    }
+
+    fn tell_of_endpoint(&self, endpoint: &PlannedEndpoint, transition: Option<Transition>) {
+        // A name is made where there is something to tell, not for every request.
+        if transition.is_some() {
+            self.tell(&format!("{}/{}", endpoint.site, endpoint.name), transition);
         }
     }
 
@@ -148,7 +160,7 @@ impl Attempt {
         let expired = self.expired.clone();
         let task = tokio::spawn(async move {
             tokio::time::sleep(left).await;
-            expired.store(true, std::sync::atomic::Ordering::Relaxed);
+            expired.store(true, Ordering::Relaxed);
             // One that has been closed by the server needs no ending.
             let _ = nix::sys::socket::shutdown(fd, nix::sys::socket::Shutdown::Both);
         });
@@ -162,7 +174,7 @@ impl Attempt {
     }
 
     pub fn has_expired(&self) -> bool {
-        self.expired.load(std::sync::atomic::Ordering::Relaxed)
+        self.expired.load(Ordering::Relaxed)
     }
 }
 

@@ -61,6 +61,13 @@ pub struct Peer {
     pub doomed: AtomicBool,
 }
 
+impl Peer {
+    /// What the client speaks, as URLs name it.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
 /// How often something happened in the present window.
 #[derive(Debug, Default)]
 pub struct Resets(Mutex<(Now, u32)>);

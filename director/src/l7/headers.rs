@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use director_core::l7::{Forwarded, HeaderEdits, Listener};
+use director_core::l7::{Forwarded, HeaderEdits, Listener, Network};
 use http::HeaderValue;
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -19,7 +19,7 @@ const ID_LIMIT: usize = 128;
 /// The client's address: the connection's, or, from a trusted hop, the last in
 /// `X-Forwarded-For` that is not itself trusted.
 pub fn client(request: &RequestHeader, listener: &Listener, peer: &Peer) -> IpAddr {
-    let trusted = |address: IpAddr| listener.trusted.iter().any(|n| n.contains(address));
+    let trusted = |address| Network::any_contains(&listener.trusted, address);
     let mut client = peer.client.ip();
     if !trusted(client) {
         return client;
@@ -47,11 +47,8 @@ pub fn client(request: &RequestHeader, listener: &Listener, peer: &Peer) -> IpAd
 /// # Errors
 /// None that a valid peer and host can cause.
 pub fn forward(request: &mut RequestHeader, listener: &Listener, peer: &Peer) -> Result<()> {
-    let is_trusted = listener
-        .trusted
-        .iter()
-        .any(|n| n.contains(peer.client.ip()));
-    let proto = if peer.tls.is_some() { "https" } else { "http" };
+    let is_trusted = Network::any_contains(&listener.trusted, peer.client.ip());
+    let proto = peer.scheme();
     let host = host(request).to_owned();
     let (x, rfc) = match listener.forwarded {
         Forwarded::None => (false, false),
@@ -138,10 +135,7 @@ pub fn without_port(host: &str) -> &str {
 
 /// The request's ID: a trusted hop's, or a new one of 128 random bits.
 pub fn request_id(request: &RequestHeader, listener: &Listener, peer: &Peer) -> String {
-    let is_trusted = listener
-        .trusted
-        .iter()
-        .any(|n| n.contains(peer.client.ip()));
+    let is_trusted = Network::any_contains(&listener.trusted, peer.client.ip());
     let name = listener.request_id.as_deref().unwrap_or("x-request-id");
     let given = request
         .headers
@@ -244,7 +238,7 @@ pub fn cookie<'r>(request: &'r RequestHeader, name: &str) -> Option<&'r str> {
 mod tests {
     use std::net::SocketAddr;
 
-    use director_core::l7::{HttpLimits, Network};
+    use director_core::l7::HttpLimits;
 
     use super::*;
 

@@ -66,7 +66,6 @@ const SIGNALS: usize = 1024;
 pub struct Proxy {
     shared: Arc<Shared>,
     config: L7,
-    sites: Vec<Arc<str>>,
     threads: Threads,
     pools: HashMap<Arc<str>, Arc<Pool>>,
     listeners: HashMap<Arc<str>, Served>,
@@ -93,7 +92,8 @@ impl Proxy {
         Self::take_over(model, config, Vec::new())
     }
 
-    /// As [`Self::start`]. `inherited` are sockets that listen already, from the program before this one.
+    /// As [`Self::start`]. `inherited` are sockets that listen already, from the
+    /// program before this one.
     ///
     /// # Errors
     /// When an address cannot be bound, or a file cannot be read.
@@ -124,7 +124,6 @@ impl Proxy {
             threads: Threads::start(count, &shared)?,
             shared,
             config: L7::default(),
-            sites: Vec::new(),
             pools: HashMap::new(),
             listeners: HashMap::new(),
             tickets: tls::Shared::new(),
@@ -223,7 +222,6 @@ impl Proxy {
             self.serve(listener, prepared, view);
         }
         self.pools = pools;
-        self.sites = sites;
         self.config = config.clone();
         Ok(())
     }
@@ -257,7 +255,7 @@ impl Proxy {
 
     fn certificates(&self, service: &str, tls: &Tls, http2: bool) -> Result<Arc<ServerConfig>> {
         let loaded = tls::load(tls).map_err(|problems| problem(service, &problems))?;
-        for warning in loaded.warnings(unix_now()) {
+        for warning in loaded.warnings(tls::unix_now()) {
             tracing::warn!(service, "{warning}");
         }
         for certificate in &loaded.certificates {
@@ -404,9 +402,4 @@ fn raise_descriptors() {
     if let Err(error) = raised {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
-}
-
-fn unix_now() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
 }

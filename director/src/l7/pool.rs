@@ -56,6 +56,9 @@ pub struct Endpoints {
     pub picks: l7::Pool,
     /// In the order of the plan.
     members: Vec<Arc<Member>>,
+    /// The share of the endpoints that take new requests, 0 to 1; 1 where there is
+    /// none at all.
+    pub left: f64,
 }
 
 /// What is remembered of an endpoint from plan to plan.
@@ -88,21 +91,16 @@ impl Endpoints {
                 .cloned()
                 .unwrap_or_else(|| Arc::new(Member::new(now)))
         });
+        let all = &plan.endpoints;
+        let eligible = all.iter().filter(|endpoint| endpoint.is_eligible()).count();
         Self {
+            left: if all.is_empty() {
+                1.0
+            } else {
+                eligible as f64 / all.len() as f64
+            },
             members: members.collect(),
             picks: old.map_or_else(|| l7::Pool::new(plan), |old| old.picks.carry(plan)),
-        }
-    }
-
-    /// The share of the endpoints that take new requests, 0 to 1; 1 where there is
-    /// none at all.
-    pub fn left(&self) -> f64 {
-        let all = self.picks.endpoints();
-        let eligible = all.iter().filter(|endpoint| endpoint.is_eligible()).count();
-        if all.is_empty() {
-            1.0
-        } else {
-            eligible as f64 / all.len() as f64
         }
     }
 
@@ -269,7 +267,8 @@ fn template(upstream: &Upstream, material: Option<&UpstreamMaterial>) -> HttpPee
     peer
 }
 
-fn hash(value: &impl std::hash::Hash) -> u64 {
+/// The same on every edge of one build: fixed keys, as `DefaultHasher` has.
+pub fn hash(value: &impl std::hash::Hash) -> u64 {
     use std::hash::{DefaultHasher, Hasher as _};
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

@@ -27,7 +27,6 @@ use super::{
     cache, headers,
     metrics::RequestEvent,
     request::{App, Ctx, Picked, refused},
-    slot::RouteView,
 };
 
 #[async_trait]
@@ -46,11 +45,7 @@ impl ProxyHttp for App {
     }
 
     fn request_cache_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        let policy = ctx
-            .route()
-            .and_then(RouteView::forward)
-            .and_then(|(config, _)| config.cache.as_ref());
-        if let (Some(policy), Some(caching)) = (policy, self.shared.caching.get()) {
+        if let (Some(policy), Some(caching)) = (ctx.cache_policy(), self.shared.caching.get()) {
             caching.enable(session, policy);
         }
         Ok(())
@@ -101,11 +96,7 @@ impl ProxyHttp for App {
         response: &ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<RespCacheable> {
-        let policy = ctx
-            .route()
-            .and_then(RouteView::forward)
-            .and_then(|(config, _)| config.cache.as_ref());
-        Ok(match policy {
+        Ok(match ctx.cache_policy() {
             Some(policy) => cache::cacheable(policy, session.req_header(), response),
             None => RespCacheable::Uncacheable(NoCacheReason::NeverEnabled),
         })
@@ -230,14 +221,10 @@ impl ProxyHttp for App {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let now = self.shared.now();
-        let config = ctx.view.as_ref().zip(ctx.route).and_then(|(view, route)| {
-            view.routes[route]
-                .forward()
-                .map(|(config, _)| (config.retry.per_try, config.timeout))
-        });
-        let Some((per_try, timeout)) = config else {
+        let Some((config, _)) = ctx.forward() else {
             return Ok(());
         };
+        let (per_try, timeout) = (config.retry.per_try, config.timeout);
         let Some(attempt) = &mut ctx.attempt else {
             return Ok(());
         };
@@ -306,13 +293,8 @@ impl ProxyHttp for App {
         };
         self.settle(ctx, outcome, true);
         let is_retried = ctx
-            .view
-            .as_ref()
-            .zip(ctx.route)
-            .is_some_and(|(view, route)| {
-                let config = view.routes[route].forward();
-                config.is_some_and(|(config, _)| config.retry.statuses.contains(&status))
-            });
+            .forward()
+            .is_some_and(|(config, _)| config.retry.statuses.contains(&status));
         if is_retried && self.may_retry(session, ctx, true) {
             let mut error = Error::explain(HTTPStatus(status), "a status that is tried again");
             error.set_retry(true);
@@ -412,13 +394,7 @@ impl ProxyHttp for App {
         error: &Error,
         ctx: &mut Ctx,
     ) -> FailToProxy {
-        let code = answer::failed(
-            session,
-            error,
-            ctx.why,
-            ctx.view.as_ref().zip(ctx.route).map(|(v, r)| &v.routes[r]),
-        )
-        .await;
+        let code = answer::failed(session, error, ctx.why, ctx.route()).await;
         FailToProxy {
             error_code: code,
             // It is not kept, but ended in such a way that the client can read why.

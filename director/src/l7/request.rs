@@ -10,7 +10,7 @@ use director_core::{
     Now,
     breaker::{Outcome, Refusal},
     l7::{
-        Admitted, RequestView,
+        Admitted, CachePolicy, Forward, RequestView,
         shed::{self, Limit},
     },
 };
@@ -27,7 +27,7 @@ use super::{
     conn::Peer,
     headers,
     metrics::RequestEvent,
-    slot::{ListenerView, RouteView, Shared, Slot},
+    slot::{ForwardView, ListenerView, RouteView, Shared, Slot},
 };
 
 /// Longest that a request waits for a free place.
@@ -87,16 +87,25 @@ impl Ctx {
         Some(&view.routes[route])
     }
 
+    /// How that route forwards, if it does.
+    pub(super) fn forward(&self) -> Option<(&Forward, &ForwardView)> {
+        self.route()?.forward()
+    }
+
+    /// What that route keeps of responses.
+    pub(super) fn cache_policy(&self) -> Option<&CachePolicy> {
+        self.forward()?.0.cache.as_ref()
+    }
+
     /// What the request is for, as far as a kept response is concerned.
     pub(super) fn cache_key(&self, request: &RequestHeader) -> Option<CacheKey> {
         let (view, route) = (self.view.as_ref()?, self.route()?);
         let (config, _) = route.forward()?;
-        let is_tls = self.peer.as_ref().is_some_and(|peer| peer.tls.is_some());
         let key = cache::Key {
             listener: &view.config.service,
             route: &route.config.name,
             pool: &config.pool,
-            scheme: if is_tls { "https" } else { "http" },
+            scheme: self.peer.as_ref()?.scheme(),
             host: headers::host(request),
         };
         Some(key.of(request))
@@ -148,7 +157,7 @@ impl App {
 
     /// Whether a request that failed would be sent again if the budget allows it.
     pub(super) fn would_retry(&self, session: &Session, ctx: &Ctx, was_sent: bool) -> bool {
-        let Some((config, _)) = ctx.route().and_then(RouteView::forward) else {
+        let Some((config, _)) = ctx.forward() else {
             return false;
         };
         let now = self.shared.now();
@@ -172,7 +181,7 @@ impl App {
         };
         let now = self.shared.now();
         forward.state.budget.deposit(now);
-        let left = forward.pool.endpoints().left();
+        let left = forward.pool.endpoints().left;
         let adaptive = forward.state.adaptive.as_ref();
         let (in_flight, limit) = adaptive.map_or((0, Limit::Unknown), |limit| {
             (limit.in_flight(), Limit::Measured(limit.limit()))

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use director_core::l7::Network;
 use http::StatusCode;
 use pingora_core::{
     apps::{HttpServerApp as _, ServerApp as _},
@@ -119,8 +120,7 @@ async fn establish(
         resets: Resets::default(),
         doomed: false.into(),
     };
-    let sources = &view.config.proxy_protocol_from;
-    if sources.iter().any(|network| network.contains(remote.ip())) {
+    if Network::any_contains(&view.config.proxy_protocol_from, remote.ip()) {
         let read = timeout(limit, proxy_header(&mut stream));
         let header = read.await.map_err(|_| Early::Timeout)??;
         peer.client = header.source.unwrap_or(peer.client);

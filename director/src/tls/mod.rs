@@ -48,7 +48,8 @@ pub fn check(tls: &Tls) -> (Vec<TlsProblem>, Vec<TlsWarning>) {
 }
 
 /// Seconds since 1970.
-fn unix_now() -> i64 {
+/// Seconds since 1970, as certificates count.
+pub(crate) fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs() as i64)
 }

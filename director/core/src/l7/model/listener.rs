@@ -39,6 +39,12 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether an address is in any of these.
+    #[must_use]
+    pub fn any_contains(networks: &[Self], address: IpAddr) -> bool {
+        networks.iter().any(|network| network.contains(address))
+    }
+
     /// Whether an address is in it. IPv4 addresses within IPv6 are not looked into.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
