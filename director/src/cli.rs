@@ -168,12 +168,13 @@ struct DecapArgs {
 /// Runs the command line and says how it ended.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Before there is any other thread: capabilities are a thread's own.
-    let steers = matches!(cli.command, Command::Run { .. });
-    if steers && let Err(error) = privilege::keep_only_needed() {
-        eprintln!("error: {error:#}");
-        return ExitCode::FAILURE;
-    }
+    let to_run = match &cli.command {
+        Command::Run { config } => match prepare(config) {
+            Ok(loaded) => Some(loaded),
+            Err(code) => return code,
+        },
+        _ => None,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -184,7 +185,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli.command)) {
+    match runtime.block_on(run(cli.command, to_run)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -193,12 +194,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<ExitCode> {
+/// Lets go of what the daemon does not need, first of all, and reads what it is to
+/// do. Before there is any other thread: capabilities are a thread's own.
+fn prepare(config: &std::path::Path) -> Result<Loaded, ExitCode> {
+    let failed = |error: anyhow::Error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    };
+    privilege::keep_only_needed().map_err(failed)?;
+    let loaded = load(config).ok_or(ExitCode::from(USAGE))?;
+    if loaded.config.l7.listeners.is_empty() {
+        privilege::let_go_of_ports().map_err(failed)?;
+    }
+    Ok(loaded)
+}
+
+async fn run(command: Command, to_run: Option<Loaded>) -> Result<ExitCode> {
     match command {
         Command::Run { config } => {
-            let Some(loaded) = load(&config) else {
-                return Ok(ExitCode::from(USAGE));
-            };
+            let loaded = to_run.context("it was read before")?;
             start_logging();
             Daemon::start(loaded.config, config).await?.run().await?;
         }

@@ -11,8 +11,9 @@ const NEEDED: [Capability; 3] = [
     Capability::CAP_PERFMON,
 ];
 
-/// What is kept where it is held: to listen on ports below 1024.
-const USEFUL: [Capability; 1] = [Capability::CAP_NET_BIND_SERVICE];
+/// What is kept where it is held: to listen on ports below 1024. Only for a daemon
+/// that has something to listen for.
+const PORTS: Capability = Capability::CAP_NET_BIND_SERVICE;
 
 /// Keeps what steering needs and lets everything else go, for this thread and
 /// all that it starts.
@@ -33,22 +34,32 @@ pub fn keep_only_needed() -> Result<()> {
             missing.join(", ")
         );
     }
-    let needed = kept(&held);
     let none = CapsHashSet::new();
     for (set, value) in [
         (CapSet::Ambient, &none),
         (CapSet::Inheritable, &none),
-        (CapSet::Effective, &needed),
-        (CapSet::Permitted, &needed),
+        (CapSet::Effective, &kept(&held)),
+        (CapSet::Permitted, &kept(&held)),
     ] {
         caps::set(None, set, value).with_context(|| format!("setting {set:?} capabilities"))?;
     }
     Ok(())
 }
 
+/// Lets go of the right to listen on ports below 1024, in the same manner.
+///
+/// # Errors
+/// When the system refuses.
+pub fn let_go_of_ports() -> Result<()> {
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::drop(None, set, PORTS).with_context(|| format!("setting {set:?} capabilities"))?;
+    }
+    Ok(())
+}
+
 fn kept(held: &CapsHashSet) -> CapsHashSet {
-    let useful = USEFUL.into_iter().filter(|cap| held.contains(cap));
-    NEEDED.into_iter().chain(useful).collect()
+    let ports = Some(PORTS).filter(|cap| held.contains(cap));
+    NEEDED.into_iter().chain(ports).collect()
 }
 
 /// Runs `start`, in which a program may be started that keeps this thread's
